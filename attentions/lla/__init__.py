@@ -1,0 +1,1 @@
+"""Local Linear Attention: see `attentions.lla.attention`."""

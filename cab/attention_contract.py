@@ -1,0 +1,212 @@
+"""The attention contract: what every mechanism takes, returns and promises."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from cab.info import AttentionInfo, Grade, Option, OptionValue
+from cab.patterns import Pattern
+from cab.request import require_pattern, resolve_options
+
+
+@dataclass(frozen=True)
+class AttentionSpec:
+    """Where an attention module stands in a model; all it may know when it is built."""
+
+    pattern: Pattern
+    heads: int
+    head_dim: int
+    layer_index: int = 0
+    layers: int = 1
+    max_length: int = 4096
+    """Longest sequence that the model will feed (upper bound; outputs must not depend on it)."""
+    embed_dim: int | None = None
+    """Width of the layer inputs in `AttentionContext`; None: heads * head_dim."""
+
+
+@dataclass
+class AttentionContext:
+    """What some mechanisms need beside q, k and v, and most ignore.
+
+    Shapes: B batch, Lq queries, Lk keys, E embedding width. A mask is True where the token is
+    valid; None means that all are. In self attention the query fields speak of the keys as well.
+    """
+
+    query_mask: Tensor | None = None
+    """(B, Lq) bool"""
+    key_mask: Tensor | None = None
+    """(B, Lk) bool; a masked key has no effect on any output"""
+    query_input: Tensor | None = None
+    """(B, Lq, E) the layer input that the queries were projected from"""
+    key_input: Tensor | None = None
+    """(B, Lk, E)"""
+    query_positions: Tensor | None = None
+    """(Lq,) or (B, Lq) integer positions; None: 0, 1, 2, ..."""
+    key_positions: Tensor | None = None
+    query_times: Tensor | None = None
+    """(B, Lq) time stamps in the data set's unit, for irregular series"""
+    key_times: Tensor | None = None
+    query_grid: tuple[int, ...] | None = None
+    """Shape of the grid that the tokens lie on, row-major (image: H, W; video: T, H, W)"""
+    key_grid: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class AttentionShape:
+    """Sizes of one call, for cost formulas."""
+
+    batch: int
+    heads: int
+    length_q: int
+    length_k: int
+    head_dim: int
+    value_dim: int
+
+
+@dataclass
+class DecodeState:
+    """What a mechanism keeps between `Attention.step` calls.
+
+    Mechanisms subclass this or put their tensors in ``tensors``; ``length`` counts the keys seen.
+    """
+
+    length: int = 0
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Attention(nn.Module):
+    """Base of every mechanism: maps q, k, v to the attended values.
+
+    A subclass implements `forward` and declares its options as keyword arguments of ``__init__``,
+    each with a default, and repeats them in its `AttentionInfo`. The contract that the tests hold
+    every entry to, on every pattern it claims:
+
+    * right shape and dtype, finite outputs and gradients in float32 and bfloat16;
+    * a masked key has no effect, and a row that sees no key returns zeros;
+    * batch rows do not influence each other in eval mode; eval mode is deterministic;
+    * no causal leak, by perturbation, by gradient and by truncation;
+    * `step` equals the parallel form, where there is one;
+    * `forward` equals `reference` in float64.
+    """
+
+    info: ClassVar[AttentionInfo]
+
+    def __init__(self, spec: AttentionSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    @property
+    def pattern(self) -> Pattern:
+        """The pattern of the slot this module was built for."""
+        return self.spec.pattern
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
+    ) -> Tensor:
+        """Attend.
+
+        Args:
+            q: (B, H, Lq, D) queries.
+            k: (B, H, Lk, D) keys. In self attention Lq may be smaller than Lk (decoding): query i
+                then stands at key position i + Lk - Lq.
+            v: (B, H, Lk, Dv) values.
+            context: masks, layer inputs, positions.
+
+        Returns:
+            (B, H, Lq, Dv), in the dtype of ``v``.
+        """
+        raise NotImplementedError
+
+    def reference(
+        self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
+    ) -> Tensor:
+        """The plain form, readable as the definition; runs in float64. Same shapes as `forward`."""
+        raise NotImplementedError
+
+    def prefill(self, k: Tensor, v: Tensor, context: AttentionContext | None = None) -> DecodeState:
+        """State after the keys and values of the prompt (self) or of the whole source (cross)."""
+        raise NotImplementedError
+
+    def step(
+        self, q_t: Tensor, k_t: Tensor | None, v_t: Tensor | None, state: DecodeState
+    ) -> tuple[Tensor, DecodeState]:
+        """Attend with the next query only.
+
+        Args:
+            q_t: (B, H, 1, D).
+            k_t: (B, H, 1, D) the token's own key in causal self attention; None in cross attention,
+                where the source is fixed.
+            v_t: (B, H, 1, Dv), likewise.
+            state: from `prefill` or the step before; may be changed in place.
+
+        Returns:
+            (B, H, 1, Dv) and the state after this token.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def decodes(cls) -> bool:
+        """Whether the mechanism implements `step`."""
+        return cls.step is not Attention.step
+
+    def state_size(self, length: int) -> int:
+        """Numbers kept per sequence, all heads together, after ``length`` keys (decoding)."""
+        raise NotImplementedError
+
+    def flops(self, shape: AttentionShape) -> float:
+        """Floating point operations of one forward pass; a multiply-add counts as two."""
+        raise NotImplementedError
+
+    def auxiliary_loss(self) -> Tensor | None:
+        """A term for the training loss from the last forward pass (routing commitment), or None."""
+        return None
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Optimiser groups for parameters with special treatment (``{"params": [...],
+        "weight_decay": 0.0}``); parameters in no group get the recipe's settings.
+        """
+        return []
+
+
+def infer_attention_info(cls: type) -> AttentionInfo:
+    """Record for an undecorated class: its own definition is the published form, on all patterns.
+
+    The contract checks decide, before anything is trained, whether it keeps that promise. Options
+    are the keyword arguments of its constructor.
+    """
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", cls.__name__)
+    summary = (cls.__doc__ or "").strip().splitlines()
+    return AttentionInfo(
+        id=words.lower().replace("_", "-"),
+        title=summary[0] if summary else cls.__name__,
+        formula="not stated",
+        patterns=dict.fromkeys(Pattern, Grade.FAITHFUL),
+        time="not stated",
+        memory="not stated",
+        options=tuple(
+            Option(parameter.name, parameter.default, "not stated")
+            for parameter in list(inspect.signature(cls).parameters.values())[1:]
+            if isinstance(parameter.default, bool | int | float | str)
+        ),
+    )
+
+
+def build_attention(
+    cls: type[Attention], spec: AttentionSpec, options: Mapping[str, OptionValue] | None = None
+) -> Attention:
+    """An instance of a registered class for a slot.
+
+    Raises:
+        UnsupportedPatternError: the entry does not claim the pattern; says which it claims, and why
+            this one is absent where the record knows.
+        OptionError: see `resolve_options`.
+    """
+    info = cls.info
+    require_pattern(info, spec.pattern)
+    return cls(spec, **resolve_options(info, options or {}))

@@ -1,0 +1,229 @@
+"""The command line: ``cab run``, ``list``, ``show``, ``check``, ``leaderboard``, ``dashboard``,
+``doctor``.
+
+Commands import what they need when they are called, so that ``cab --help`` and ``cab list`` answer
+at once. Anything the user got wrong ends as one line and exit code 2.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from cab.errors import CabError
+
+app = typer.Typer(
+    name="cab",
+    help="Comprehensive Attention Benchmark: what an attention mechanism gives and costs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+list_app = typer.Typer(help="List what is registered.", no_args_is_help=True)
+app.add_typer(list_app, name="list")
+
+DEFAULT_RESULTS = Path("results/runs")
+
+Attn = Annotated[
+    list[str],
+    typer.Option(
+        "--attn", "-a", help="Attention: an id, path/to/file.py:Class, package.module:Class or all."
+    ),
+]
+Patterns = Annotated[
+    list[str],
+    typer.Option("--pattern", "-p", help="Pattern: causal-cross (or CC), ..., or all."),
+]
+Out = Annotated[Path, typer.Option("--out", help="Results folder (Parquet).")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        from cab.version import SUITE_VERSION
+
+        print(f"cab {SUITE_VERSION}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    attn: Attn,
+    pattern: Patterns = ["all"],  # noqa: B006 - Typer copies defaults
+    task: Annotated[
+        Optional[list[str]],  # noqa: UP045 - Typer's form on all versions
+        typer.Option("--task", "-t", help="Task id; default: all with slots of the pattern."),
+    ] = None,
+    scale: Annotated[str, typer.Option(help="tiny, small, base or paper.")] = "small",
+    seeds: Annotated[int, typer.Option(help="Training seeds (and processes for speed).")] = 3,
+    device: Device = "auto",
+    measure: Annotated[
+        str, typer.Option(help="Comma-separated: quality, latency, memory.")
+    ] = "quality,latency,memory",
+    option: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--option", "-o", help="name=value, an option of the attention."),
+    ] = None,
+    data_dir: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder with a task's original data; default: the embedded data."),
+    ] = None,
+    out: Out = DEFAULT_RESULTS,
+    workers: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Quality cells at a time; default: one per core, or per GPU."),
+    ] = None,
+    threads: Annotated[int, typer.Option(help="Threads of a quality cell on a CPU.")] = 1,
+    timeout: Annotated[float, typer.Option(help="Seconds after which a cell is given up.")] = 900.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the cells and stop.")] = False,
+) -> None:
+    """Measure attentions on a pattern, beside softmax and no attention."""
+    from cab.cli.run import run_command
+
+    raise typer.Exit(
+        run_command(
+            attentions=attn,
+            patterns=pattern,
+            tasks=task or [],
+            scale=scale,
+            seeds=seeds,
+            device=device,
+            measures=[word.strip() for word in measure.split(",") if word.strip()],
+            options=option or [],
+            data_dir=data_dir,
+            out=out,
+            workers=workers,
+            threads=threads,
+            timeout=timeout,
+            dry_run=dry_run,
+        )
+    )
+
+
+@list_app.command("attentions")
+def list_attentions() -> None:
+    """Attentions, with a grade for every pattern they support."""
+    from cab.cli.listing import print_attentions
+
+    print_attentions()
+
+
+@list_app.command("tasks")
+def list_tasks() -> None:
+    """Tasks, with their patterns and metrics."""
+    from cab.cli.listing import print_tasks
+
+    print_tasks()
+
+
+@list_app.command("patterns")
+def list_patterns() -> None:
+    """The four attention patterns and what they mean."""
+    from cab.cli.listing import print_patterns
+
+    print_patterns()
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="Id of an attention or a task.")]) -> None:
+    """Show an attention or a task: formula, paper, grades, options, complexity."""
+    from cab.cli.show import show_command
+
+    show_command(name)
+
+
+@app.command()
+def check(
+    attn: Annotated[str, typer.Argument(help="Id, path/to/file.py:Class or module:Class.")],
+    pattern: Patterns = ["all"],  # noqa: B006
+    option: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--option", "-o", help="name=value, an option of the attention."),
+    ] = None,
+) -> None:
+    """Hold an attention to the contract on every pattern that it claims."""
+    from cab.cli.check import check_command
+
+    raise typer.Exit(check_command(attn, pattern, option or []))
+
+
+@app.command()
+def leaderboard(
+    pattern: Patterns = ["all"],  # noqa: B006
+    scale: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Only this scale."),
+    ] = None,
+    device: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Only cpu or cuda."),
+    ] = None,
+    grade: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Only entries of this grade (controls stay)."),
+    ] = None,
+    out: Out = DEFAULT_RESULTS,
+) -> None:
+    """Rank what the results folder holds."""
+    from cab.cli.leaderboard import leaderboard_command
+
+    leaderboard_command(pattern, scale, device, grade, out)
+
+
+@app.command()
+def dashboard(
+    out: Out = DEFAULT_RESULTS,
+    port: Annotated[int, typer.Option(help="Port on this machine.")] = 8501,
+    headless: Annotated[bool, typer.Option(help="Do not open a browser.")] = False,
+) -> None:
+    """Browse the leaderboard in a browser."""
+    from cab.cli.dashboard import dashboard_command
+
+    raise typer.Exit(dashboard_command(out, port, headless))
+
+
+@app.command()
+def doctor() -> None:
+    """Report torch, device, threads and Triton, and what is missing."""
+    from cab.cli.doctor import doctor_command
+
+    doctor_command()
+
+
+# Typer carries its own copy of click in newer versions; this is the base of its error classes in
+# any of them.
+_ClickError: type[Exception] = next(
+    base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"
+)
+
+
+def main() -> None:
+    """Entry point of the ``cab`` script."""
+    try:
+        code = app(standalone_mode=False)
+    except CabError as error:
+        code = _fail(str(error))
+    except _ClickError as error:
+        message = error.format_message()  # type: ignore[attr-defined]  # a click error has it
+        # Without arguments click's "error" is the help text, which is no single line.
+        help_asked = type(error).__name__.startswith("NoArgsIsHelp")
+        code = 2 if help_asked else _fail(message)
+        if help_asked:
+            print(message)
+    except (typer.Abort, KeyboardInterrupt):
+        code = 130
+    except BrokenPipeError:
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str) -> int:
+    print(f"cab: {' '.join(message.split())}", file=sys.stderr)
+    return 2

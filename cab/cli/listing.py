@@ -1,0 +1,53 @@
+"""``cab list``: straight from the registries, without importing any entry."""
+
+from __future__ import annotations
+
+from cab.cli.console import console, table
+from cab.patterns import Pattern
+from cab.registries import ATTENTIONS, TASKS
+from cab.registry import BrokenEntry
+
+
+def print_attentions() -> None:
+    """Ids, grades by pattern, complexity, titles."""
+    shown = table("id", *(p.abbreviation for p in Pattern), "time", "title")
+    for info in ATTENTIONS.infos():
+        grades = (info.grade(p) for p in Pattern)
+        marks = [grade.value[0].upper() if grade else "-" for grade in grades]
+        shown.add_row(info.id, *marks, info.time, info.title)
+    console.print(shown)
+    _print_broken(ATTENTIONS.broken())
+    console.print("\n[dim]F faithful, E extension, A adapted, - none; more: cab show ID[/dim]")
+
+
+def print_tasks() -> None:
+    """Ids, patterns, scales, metrics, data, titles."""
+    shown = table("id", "patterns", "scales", "first metric", "data", "title")
+    for info in TASKS.infos():
+        shown.add_row(
+            info.id,
+            " ".join(p.abbreviation for p in Pattern if p in info.backbones),
+            " ".join(info.scales),
+            info.metrics[0].name,
+            info.dataset,
+            info.title,
+        )
+    console.print(shown)
+    _print_broken(TASKS.broken())
+
+
+def print_patterns() -> None:
+    """Names, abbreviations and meanings."""
+    shown = table("", "pattern", "meaning")
+    for pattern in Pattern:
+        shown.add_row(pattern.abbreviation, pattern.value, pattern.meaning)
+    console.print(shown)
+    console.print(
+        "\nGrades: faithful = as published; extension = the published formula on a pattern its "
+        "authors did not report; adapted = the mechanism had to change."
+    )
+
+
+def _print_broken(entries: list[BrokenEntry]) -> None:
+    for entry in entries:
+        console.print(f"[red]broken[/red] {entry.id} ({entry.target}): {entry.reason}")

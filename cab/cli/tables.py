@@ -1,0 +1,200 @@
+"""Standings and costs as terminal tables, for ``cab run`` and ``cab leaderboard``."""
+
+from __future__ import annotations
+
+import math
+
+from rich.table import Table
+
+from cab.cli.console import table
+from cab.info import TaskInfo
+from cab.registries import TASKS
+from cab.scoring.efficiency import CostPoint, cost_points
+from cab.scoring.intervals import Interval, mean_interval
+from cab.scoring.quality import QualityBoard, Standing, quality_board, scores
+from cab.scoring.results import Results
+
+
+def headline_metrics() -> dict[str, list[str]]:
+    """Names of the headline metrics of every registered task."""
+    return {info.id: [m.name for m in info.metrics if m.headline] for info in TASKS.infos()}
+
+
+def board(results: Results, pattern: str, scale: str, device: str) -> QualityBoard:
+    """Standings by the registered tasks' headline metrics."""
+    return quality_board(results, pattern, scale, device, headline_metrics())
+
+
+def score_table(
+    results: Results, pattern: str, scale: str, device: str, entries: list[str]
+) -> Table | None:
+    """Test scores, a row per task and metric, a column per entry: mean ± half the interval."""
+    rows = scores(results, pattern, scale, device)
+    rows = rows[rows["entry"].isin(entries)]
+    if rows.empty:
+        return None
+    shown = table("task", "metric", "", *entries, right=tuple(entries))
+    infos = {info.id: info for info in TASKS.infos()}
+    for task in sorted(rows["task"].unique()):
+        part = rows[rows["task"] == task]
+        for metric in _metric_order(infos.get(task), list(part["metric"].unique())):
+            cells = part[part["metric"] == metric]
+            higher = bool(cells["higher_is_better"].iloc[0])
+            values = [
+                mean_interval(cells[cells["entry"] == entry]["value"].to_numpy(float))
+                for entry in entries
+            ]
+            best = _best(values, higher)
+            shown.add_row(
+                task,
+                metric,
+                "↑" if higher else "↓",
+                *(
+                    f"[bold]{plus_minus(v)}[/bold]" if i == best else plus_minus(v)
+                    for i, v in enumerate(values)
+                ),
+            )
+            task = ""
+    return shown
+
+
+def cost_table(
+    results: Results, pattern: str, scale: str, device: str, entries: list[str]
+) -> Table | None:
+    """Latency, ratio to softmax and peak memory by length, for both phases."""
+    points = [p for p in cost_points(results, pattern, scale, device) if p.entry in entries]
+    if not points:
+        return None
+    first = points[0]
+    shown = table(
+        "length",
+        "phase",
+        *(f"{entry} time" for entry in entries),
+        *(f"{entry} / softmax" for entry in entries if entry != "softmax"),
+        *(f"{entry} memory" for entry in entries),
+        title=f"\nCost (batch {first.batch}, {first.heads} heads of {first.head_dim}, "
+        f"{first.dtype}, {device})",
+        right=(
+            "length",
+            *(f"{e} time" for e in entries),
+            *(f"{e} / softmax" for e in entries),
+            *(f"{e} memory" for e in entries),
+        ),
+    )
+    by_place = {(p.entry, p.phase, p.length): p for p in points}
+    for length in sorted({p.length for p in points}):
+        label = str(length)
+        for phase in ("forward", "forward_backward"):
+            here = [by_place.get((entry, phase, length)) for entry in entries]
+            if not any(here):
+                continue
+            shown.add_row(
+                label,
+                "forward" if phase == "forward" else "fwd + bwd",
+                *(_time(p) for p in here),
+                *(_ratio(p) for entry, p in zip(entries, here, strict=True) if entry != "softmax"),
+                *(_memory(p) for p in here),
+            )
+            label = ""
+    return shown
+
+
+def standing_table(standings: list[Standing], tasks: list[str], title: str) -> Table:
+    """Rank, entry, grade, index with interval, score by task."""
+    shown = table(
+        "#",
+        "attention",
+        "grade",
+        "index",
+        "95 % interval",
+        *tasks,
+        title=title,
+        right=("#", "index", *tasks),
+    )
+    for standing in standings:
+        rank = "" if standing.rank is None else f"{'=' if standing.tied else ''}{standing.rank}"
+        index = "-" if standing.missing else f"{standing.index.value:+.3f}"
+        bounds = standing.index
+        shown.add_row(
+            rank,
+            standing.entry,
+            standing.grade,
+            index,
+            f"{bounds.low:+.3f} .. {bounds.high:+.3f}" if bounds.known else "-",
+            *(f"{standing.tasks[t]:+.3f}" if t in standing.tasks else "-" for t in tasks),
+        )
+    return shown
+
+
+def plus_minus(interval: Interval) -> str:
+    """``0.712 ± 0.014``, or the bare mean where there is one replicate."""
+    if not math.isfinite(interval.value):
+        return "-"
+    if not interval.known:
+        return significant(interval.value)
+    half = (interval.high - interval.low) / 2
+    digits = 3 if half == 0 else min(6, max(0, 1 - math.floor(math.log10(half))))
+    return f"{interval.value:.{digits}f} ± {half:.{digits}f}"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """A number with so many significant digits and no exponent."""
+    if value == 0 or not math.isfinite(value):
+        return str(value)
+    return f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in a unit that keeps the number between 1 and 1000."""
+    for factor, unit in ((1.0, "s"), (1e3, "ms"), (1e6, "µs")):
+        if seconds * factor >= 1 or unit == "µs":
+            return f"{significant(seconds * factor)} {unit}"
+    raise AssertionError("unreachable")
+
+
+def byte_size(count: float) -> str:
+    """Bytes in a binary unit."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            return f"{significant(count) if count else '0'} {unit}"
+        count /= 1024
+    raise AssertionError("unreachable")
+
+
+def _time(point: CostPoint | None) -> str:
+    if point is None:
+        return "-"
+    if point.latency.n:
+        return duration(point.latency.value)
+    return point.status if point.status != "ok" else "-"
+
+
+def _ratio(point: CostPoint | None) -> str:
+    if point is None or not point.latency_ratio.n:
+        return "-"
+    ratio = point.latency_ratio
+    if not ratio.known:
+        return f"{ratio.value:.2f}x"
+    return f"{ratio.value:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]".replace("[", "\\[")
+
+
+def _memory(point: CostPoint | None) -> str:
+    if point is None or not point.memory.n:
+        return "-"
+    return byte_size(point.memory.value)
+
+
+def _metric_order(info: TaskInfo | None, present: list[str]) -> list[str]:
+    if info is None:
+        return sorted(present)
+    return [metric.name for metric in info.metrics if metric.name in present]
+
+
+def _best(values: list[Interval], higher: bool) -> int | None:
+    """The entry that is better than every other beyond the intervals, if there is one."""
+    finite = [i for i, v in enumerate(values) if math.isfinite(v.value)]
+    if len(finite) < 2:
+        return None
+    best = (max if higher else min)(finite, key=lambda i: values[i].value)
+    separated = all(not values[best].overlaps(values[i]) for i in finite if i != best)
+    return best if separated else None

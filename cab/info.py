@@ -1,0 +1,136 @@
+"""Info records: what the registries know of an entry without importing it (no torch here)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from cab.patterns import Pattern
+
+OptionValue = bool | int | float | str
+
+
+class Grade(StrEnum):
+    """How close an entry's form for a pattern is to what its authors published."""
+
+    FAITHFUL = "faithful"
+    """As published."""
+    EXTENSION = "extension"
+    """The published formula applied unchanged to a pattern that its authors did not report."""
+    ADAPTED = "adapted"
+    """The mechanism had to change; the class docstring says how."""
+
+
+class Kind(StrEnum):
+    """What an entry is."""
+
+    ATTENTION = "attention"
+    MIXER = "mixer"
+    """A token mixer that is not attention (a state-space layer, say)."""
+    CONTROL = "control"
+    """A reference point that every leaderboard carries."""
+
+
+class Scale(StrEnum):
+    """Size of a run. Scales are separate tracks and never share a table."""
+
+    TINY = "tiny"
+    """Tests: seconds a cell on two CPU cores."""
+    SMALL = "small"
+    """Default on a CPU: about half a minute a cell with softmax on two cores."""
+    BASE = "base"
+    """Default on one data-centre GPU: minutes a cell."""
+    PAPER = "paper"
+    """The sizes and data that CAB published."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One constructor option of an attention, with the default and what it does."""
+
+    name: str
+    default: OptionValue
+    help: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionInfo:
+    """Everything the suite says about an attention without running it.
+
+    ``patterns`` holds a grade for every pattern the entry claims; the contract tests run on
+    exactly these. ``absent`` may say why another pattern has no honest form.
+    """
+
+    id: str
+    """Kebab-case, unique in the registry."""
+    title: str
+    formula: str
+    """One line, per query row i."""
+    patterns: Mapping[Pattern, Grade]
+    time: str
+    """Leading term of the arithmetic, e.g. ``L^2 D``."""
+    memory: str
+    """Leading term of the memory besides inputs and outputs."""
+    paper: str = ""
+    """Authors and title."""
+    year: int | None = None
+    url: str = ""
+    kind: Kind = Kind.ATTENTION
+    options: tuple[Option, ...] = ()
+    absent: Mapping[Pattern, str] = field(default_factory=dict)
+
+    def grade(self, pattern: Pattern) -> Grade | None:
+        """The grade for a pattern, or None where the entry does not claim it."""
+        return self.patterns.get(pattern)
+
+    def defaults(self) -> dict[str, OptionValue]:
+        """Option names with their default values."""
+        return {option.name: option.default for option in self.options}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number that a task reports."""
+
+    name: str
+    unit: str
+    higher_is_better: bool
+    help: str
+    headline: bool = True
+    """Whether it enters the headline index; the others are reported beside it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskInfo:
+    """Everything the suite says about a task without running it."""
+
+    id: str
+    title: str
+    description: str
+    backbones: Mapping[Pattern, str]
+    """The backbone that carries each pattern's slots; its keys are the task's patterns."""
+    metrics: tuple[Metric, ...]
+    scales: tuple[Scale, ...]
+    dataset: str
+    """Embedded data set (an id of ``tasks/data/manifest.json``), or ``generated``."""
+    data_dir: str = ""
+    """Layout that ``--data-dir`` expects for the original data; empty: none is read."""
+    paper: str = ""
+    url: str = ""
+
+    @property
+    def patterns(self) -> tuple[Pattern, ...]:
+        """The patterns that the task has slots for."""
+        return tuple(self.backbones)
+
+    def metric(self, name: str) -> Metric:
+        """The declared metric of that name.
+
+        Raises:
+            KeyError: the task declares no such metric.
+        """
+        for metric in self.metrics:
+            if metric.name == name:
+                return metric
+        raise KeyError(f"task {self.id} declares no metric {name!r}")

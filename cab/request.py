@@ -1,0 +1,64 @@
+"""Check a request against an info record: options and patterns (no torch here)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cab.errors import OptionError, UnsupportedPatternError
+from cab.info import AttentionInfo, Grade, OptionValue
+from cab.patterns import Pattern
+
+
+def resolve_options(
+    info: AttentionInfo, options: Mapping[str, OptionValue]
+) -> dict[str, OptionValue]:
+    """Defaults of the entry with ``options`` laid over them, each cast to its default's type.
+
+    Raises:
+        OptionError: the entry has no such option, or the value does not fit its type.
+    """
+    resolved = info.defaults()
+    for name, value in options.items():
+        if name not in resolved:
+            has = f"it has {', '.join(resolved)}" if resolved else "it has none"
+            raise OptionError(f"attention {info.id!r} has no option {name!r}; {has}")
+        resolved[name] = _cast(info, name, value, resolved[name])
+    return resolved
+
+
+def _cast(info: AttentionInfo, name: str, value: OptionValue, default: OptionValue) -> OptionValue:
+    wanted = type(default)
+    if isinstance(value, str) and wanted is bool:
+        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        if value.lower() in words:
+            return words[value.lower()]
+    elif wanted is bool:
+        if isinstance(value, bool):
+            return value
+    elif not isinstance(value, bool):
+        try:
+            cast = wanted(value)
+        except ValueError:
+            pass
+        else:
+            if not isinstance(value, float) or cast == value:
+                return cast
+    raise OptionError(
+        f"option {name!r} of attention {info.id!r} takes {wanted.__name__}, not {value!r}"
+    )
+
+
+def require_pattern(info: AttentionInfo, pattern: Pattern) -> Grade:
+    """The grade of a claimed pattern.
+
+    Raises:
+        UnsupportedPatternError: the entry does not claim it.
+    """
+    grade = info.grade(pattern)
+    if grade is None:
+        why = info.absent.get(pattern, "")
+        raise UnsupportedPatternError(
+            f"attention {info.id!r} does not support {pattern}; it supports "
+            f"{', '.join(info.patterns)}{f' ({why})' if why else ''}"
+        )
+    return grade

@@ -1,0 +1,132 @@
+"""Append-only store of result rows: a folder of Parquet files.
+
+A writer appends one whole file: it is written under a temporary name, flushed to the disk and then
+renamed, so a reader never sees half a file and concurrent writers never touch each other's. A
+process that dies while writing leaves a ``.tmp`` file, which readers ignore and the next writer
+removes once it is old.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cab.errors import StoreError
+from cab.schema import FINISHED, SCHEMA, Row, table_of
+
+_STALE_SECONDS = 3600.0
+
+
+class ResultStore:
+    """The Parquet files of one results folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    def prepare(self) -> None:
+        """Make the folder and make sure that it can be written.
+
+        Raises:
+            StoreError: it cannot.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = self.root / f".{uuid.uuid4().hex}.tmp"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise StoreError(
+                f"cannot write to the results folder {self.root}: {error.strerror or error}; "
+                "give another one with --out"
+            ) from error
+        self._sweep()
+
+    def append(self, rows: Sequence[Row]) -> Path:
+        """Add rows as one new file; on return they are on the disk.
+
+        Raises:
+            StoreError: the file cannot be written; nothing that was stored is lost.
+        """
+        name = f"{rows[0].cell[:16]}-{uuid.uuid4().hex[:12]}.parquet"
+        target = self.root / name
+        temporary = self.root / f".{name}.tmp"
+        try:
+            with temporary.open("wb") as file:
+                pq.write_table(table_of(list(rows)), file, compression="zstd")
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(target)
+            _fsync_folder(self.root)
+        except OSError as error:
+            raise StoreError(
+                f"cannot write to the results folder {self.root}: {error.strerror or error}"
+            ) from error
+        return target
+
+    def files(self) -> list[Path]:
+        """The Parquet files, in a fixed order."""
+        if self.root.exists() and not self.root.is_dir():
+            raise StoreError(f"{self.root} is a file, not a results folder")
+        try:
+            return sorted(p for p in self.root.glob("*.parquet") if not p.name.startswith("."))
+        except OSError as error:
+            raise StoreError(f"cannot read the results folder {self.root}: {error}") from error
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows of all files (some columns of them), in the current schema.
+
+        Raises:
+            StoreError: a file is not readable as Parquet; names it and says what to do.
+        """
+        wanted = SCHEMA if columns is None else pa.schema([SCHEMA.field(c) for c in columns])
+        tables = [wanted.empty_table()]
+        tables += [self._read_file(path, wanted) for path in self.files()]
+        return pa.concat_tables(tables)
+
+    def finished(self) -> set[str]:
+        """Keys of the cells that need not be run again."""
+        table = self.read(["cell", "status"])
+        ends = zip(table["cell"].to_pylist(), table["status"].to_pylist(), strict=True)
+        return {cell for cell, status in ends if status in FINISHED}
+
+    @staticmethod
+    def _read_file(path: Path, wanted: pa.Schema) -> pa.Table:
+        try:
+            file = pq.ParquetFile(path)
+            present = set(file.schema_arrow.names)
+            table = file.read(columns=[name for name in wanted.names if name in present])
+            columns = [
+                table[field.name].cast(field.type)
+                if field.name in present
+                else pa.nulls(table.num_rows, field.type)
+                for field in wanted
+            ]
+        except (OSError, pa.ArrowException) as error:
+            raise StoreError(
+                f"results file {path} is not readable ({' '.join(str(error).split())[:120]}); "
+                "move it away and run again to measure its cell anew"
+            ) from error
+        return pa.table(columns, schema=wanted)
+
+    def _sweep(self) -> None:
+        """Remove what writers that died long ago left behind."""
+        for path in self.root.glob(".*.tmp"):
+            try:
+                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                    path.unlink()
+            except FileNotFoundError:  # another process was first
+                continue
+
+
+def _fsync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,51 @@
+"""What an executor tells its caller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cab.cell import Cell
+from cab.schema import Row, Status
+
+
+@dataclass(frozen=True)
+class Started:
+    """A cell has begun."""
+
+    cell: Cell
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """A cell has come some way."""
+
+    cell: Cell
+    done: float
+    """Share of the cell, 0 to 1"""
+    loss: float | None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A cell has ended; ``rows`` is everything it measured, whatever the end."""
+
+    cell: Cell
+    status: Status
+    message: str
+    rows: list[Row] = field(repr=False)
+    seconds: float
+
+
+Event = Started | Progressed | Ended
+
+
+class Executor(Protocol):
+    """Runs cells somewhere: worker processes here, a Ray cluster, Slurm jobs."""
+
+    def run(self, cells: Sequence[Cell], on_event: Callable[[Event], None]) -> None:
+        """Run every cell once and report; returns when all have ended.
+
+        On an exception (`KeyboardInterrupt` above all) nothing keeps running.
+        """

@@ -1,0 +1,78 @@
+"""A stack of Transformer layers over token ids: GPT-2 or RoBERTa, by the pattern of its slots."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from cab import Pattern, Slots
+from tasks.backbones.positions import sinusoid
+from tasks.backbones.transformer import SelfAttentionLayer
+
+
+class TokenTransformer(nn.Module):
+    """Embeddings, pre-norm layers, a final norm and a linear readout.
+
+    With causal-self slots it is a GPT-2 decoder (Radford et al. 2019), with noncausal-self slots
+    a RoBERTa encoder (Liu et al. 2019), in pre-norm form. Positions are trained as in both, but
+    start as sinusoids: from a random start, telling neighbours apart takes most of a short run.
+    """
+
+    def __init__(
+        self,
+        slots: Slots,
+        pattern: Pattern,
+        *,
+        tokens: int,
+        classes: int,
+        length: int,
+        dim: int,
+        heads: int,
+        layers: int,
+        position_base: float = 1e4,
+        position_amplitude: float = 1.0,
+    ) -> None:
+        """Build the stack.
+
+        Args:
+            slots: gives the attention modules.
+            pattern: of every slot.
+            tokens: number of input ids.
+            classes: number of output ids.
+            length: longest sequence.
+            dim: width of a token.
+            heads: heads of every slot.
+            layers: number of layers.
+            position_base: of the sinusoids that the positions start as.
+            position_amplitude: likewise.
+        """
+        super().__init__()
+        self.token = nn.Embedding(tokens, dim)
+        self.position = nn.Parameter(sinusoid(length, dim, position_base, position_amplitude))
+        self.layers = nn.ModuleList(
+            SelfAttentionLayer(
+                slots, pattern, dim, heads, layer_index=index, layers=layers, max_length=length
+            )
+            for index in range(layers)
+        )
+        self.norm = nn.LayerNorm(dim)
+        self.readout = nn.Linear(dim, classes)
+        # GPT-2's small start: the untrained model is close to the uniform distribution.
+        nn.init.normal_(self.readout.weight, std=0.02)
+        nn.init.zeros_(self.readout.bias)
+
+    def forward(self, tokens: Tensor, read: Tensor | None = None) -> Tensor:
+        """Logits.
+
+        Args:
+            tokens: (B, L) ids.
+            read: (B, M) positions to read out; None: all of them.
+
+        Returns:
+            (B, M, classes), with M = L where ``read`` is None.
+        """
+        x = self.token(tokens) + self.position[: tokens.shape[1]]
+        for layer in self.layers:
+            x = layer(x)
+        if read is not None:
+            x = x.gather(1, read[..., None].expand(-1, -1, x.shape[-1]))
+        return self.readout(self.norm(x))
