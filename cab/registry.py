@@ -86,15 +86,19 @@ class Registry(Generic[InfoT]):
         return decorate
 
     def entries(self) -> dict[str, Entry[InfoT]]:
-        """All entries by id: installed entry points, then classes registered in this process."""
+        """All entries by id: installed entry points, then classes registered in this process.
+
+        A class that was loaded from a file belongs to the command that named it, not to the list.
+        """
         if self._entries is None:
             self._entries = self._discover()
         merged = dict(self._entries)
         known = {entry.target for entry in merged.values()}
         for target, cls in self._classes.items():
+            if target in known or cls.__module__.startswith(_FILE_MODULE):
+                continue
             entry = self._of_class(cls, target)
-            if target not in known and entry.id not in merged:
-                merged[entry.id] = entry
+            merged.setdefault(entry.id, entry)
         return dict(sorted(merged.items()))
 
     def broken(self) -> list[BrokenEntry]:
@@ -139,8 +143,7 @@ class Registry(Generic[InfoT]):
         Raises:
             RegistrationError: it does not import, or is not of this registry's kind.
         """
-        cls = self._classes.get(entry.target)
-        return cls if cls is not None else self._import_target(entry.target)[1]
+        return self._import_target(entry.target)[1]
 
     def _discover(self) -> dict[str, Entry[InfoT]]:
         found: dict[str, Entry[InfoT]] = {}
@@ -245,8 +248,9 @@ _FILE_MODULE = "cab_file_"
 def _import_file(path: Path) -> Any:
     if not path.is_file():
         raise RegistrationError(f"{path} does not exist")
-    digest = hashlib.sha256(str(path).encode()).hexdigest()[:12]
-    name = f"{_FILE_MODULE}{path.stem}_{digest}"
+    # A file that was edited since it was last imported is another module.
+    content = f"{path}\0".encode() + path.read_bytes()
+    name = f"{_FILE_MODULE}{path.stem}_{hashlib.sha256(content).hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

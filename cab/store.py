@@ -89,11 +89,17 @@ class ResultStore:
         tables += [self._read_file(path, wanted) for path in self.files()]
         return pa.concat_tables(tables)
 
+    def statuses(self) -> dict[str, set[str]]:
+        """Every status that a cell's rows record, by cell key."""
+        table = self.read(["cell", "status"])
+        found: dict[str, set[str]] = {}
+        for cell, status in zip(*(column.to_pylist() for column in table.columns), strict=True):
+            found.setdefault(cell, set()).add(status)
+        return found
+
     def finished(self) -> set[str]:
         """Keys of the cells that need not be run again."""
-        table = self.read(["cell", "status"])
-        ends = zip(table["cell"].to_pylist(), table["status"].to_pylist(), strict=True)
-        return {cell for cell, status in ends if status in FINISHED}
+        return {cell for cell, statuses in self.statuses().items() if statuses & FINISHED}
 
     @staticmethod
     def _read_file(path: Path, wanted: pa.Schema) -> pa.Table:

@@ -214,8 +214,16 @@ def _patterns(names: Sequence[str]) -> list[Pattern]:
 def _entries(names: Sequence[str]) -> list[Entry[AttentionInfo]]:
     if "all" in names:
         return list(ATTENTIONS.entries().values())
-    resolved = [ATTENTIONS.resolve(name) for name in names]
-    return list({entry.id: entry for entry in resolved}.values())
+    chosen: dict[str, Entry[AttentionInfo]] = {}
+    for name in names:
+        entry = ATTENTIONS.resolve(name)
+        other = chosen.setdefault(entry.id, entry)
+        if other.target != entry.target:
+            raise UsageError(
+                f"{other.target} and {entry.target} both call themselves {entry.id!r}; "
+                "give one of them another id in its AttentionInfo"
+            )
+    return list(chosen.values())
 
 
 def _options(

@@ -7,6 +7,8 @@ from rich.table import Table
 
 console = Console(highlight=False)
 
+_NEVER_WRAPPED = ("id", "attention", "task", "metric", "pattern", "phase")
+
 
 def table(*columns: str, title: str | None = None, right: tuple[str, ...] = ()) -> Table:
     """A table in the house style; columns named in ``right`` hold numbers."""
@@ -24,6 +26,6 @@ def table(*columns: str, title: str | None = None, right: tuple[str, ...] = ()) 
             column,
             justify="right" if column in right else "left",
             overflow="fold",
-            no_wrap=column in ("id", "attention", "task", "metric", "pattern"),
+            no_wrap=column in right or column in _NEVER_WRAPPED,
         )
     return made

@@ -160,13 +160,6 @@ def _print_results(
 
 
 def _exit_code(cells: list[Cell], store: ResultStore) -> int:
-    keys = {cell.key for cell in cells}
-    ends_table = store.read(["cell", "status"])
-    ends: dict[str, set[str]] = {}
-    for cell, status in zip(
-        ends_table["cell"].to_pylist(), ends_table["status"].to_pylist(), strict=True
-    ):
-        if cell in keys:
-            ends.setdefault(cell, set()).add(status)
-    failed = [key for key in keys if Status.OK.value not in ends.get(key, set())]
+    statuses = store.statuses()
+    failed = [c for c in cells if Status.OK.value not in statuses.get(c.key, set())]
     return 1 if failed else 0

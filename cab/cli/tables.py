@@ -66,35 +66,28 @@ def cost_table(
     if not points:
         return None
     first = points[0]
+    columns = []
+    for entry in entries:
+        columns += [entry, "memory"] if entry == "softmax" else [entry, "ratio", "memory"]
     shown = table(
         "length",
         "phase",
-        *(f"{entry} time" for entry in entries),
-        *(f"{entry} / softmax" for entry in entries if entry != "softmax"),
-        *(f"{entry} memory" for entry in entries),
+        *columns,
         title=f"\nCost (batch {first.batch}, {first.heads} heads of {first.head_dim}, "
         f"{first.dtype}, {device})",
-        right=(
-            "length",
-            *(f"{e} time" for e in entries),
-            *(f"{e} / softmax" for e in entries),
-            *(f"{e} memory" for e in entries),
-        ),
+        right=("length", *columns),
     )
     by_place = {(p.entry, p.phase, p.length): p for p in points}
     for length in sorted({p.length for p in points}):
         label = str(length)
-        for phase in ("forward", "forward_backward"):
-            here = [by_place.get((entry, phase, length)) for entry in entries]
-            if not any(here):
-                continue
-            shown.add_row(
-                label,
-                "forward" if phase == "forward" else "fwd + bwd",
-                *(_time(p) for p in here),
-                *(_ratio(p) for entry, p in zip(entries, here, strict=True) if entry != "softmax"),
-                *(_memory(p) for p in here),
-            )
+        for phase, name in (("forward", "fwd"), ("forward_backward", "fwd+bwd")):
+            cells = []
+            for entry in entries:
+                point = by_place.get((entry, phase, length))
+                cells.append(_time(point))
+                cells += [] if entry == "softmax" else [_ratio(point)]
+                cells.append(_memory(point))
+            shown.add_row(label, name, *cells)
             label = ""
     return shown
 
@@ -175,7 +168,7 @@ def _ratio(point: CostPoint | None) -> str:
     ratio = point.latency_ratio
     if not ratio.known:
         return f"{ratio.value:.2f}x"
-    return f"{ratio.value:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]".replace("[", "\\[")
+    return f"{ratio.value:.2f}x ({ratio.low:.2f}-{ratio.high:.2f})"
 
 
 def _memory(point: CostPoint | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -40,7 +39,7 @@ def cost_points(results: Results, pattern: str, scale: str, device: str) -> list
     rows = rows[rows["phase"].notna()]
     points = []
     for place, group in rows.groupby(["entry", "phase", "length_q"]):
-        entry, phase, length = (str(part) for part in cast("tuple[object, ...]", place))
+        entry, phase, length = (str(part) for part in place)
         bad = group[group["status"] != "ok"]
         first = group.iloc[0]
         points.append(

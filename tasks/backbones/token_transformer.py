@@ -28,6 +28,7 @@ class TokenTransformer(nn.Module):
         dim: int,
         heads: int,
         layers: int,
+        expansion: int = 4,
         position_base: float = 1e4,
         position_amplitude: float = 1.0,
     ) -> None:
@@ -42,6 +43,7 @@ class TokenTransformer(nn.Module):
             dim: width of a token.
             heads: heads of every slot.
             layers: number of layers.
+            expansion: of the feed-forward layers, hidden width by ``dim``.
             position_base: of the sinusoids that the positions start as.
             position_amplitude: likewise.
         """
@@ -50,15 +52,21 @@ class TokenTransformer(nn.Module):
         self.position = nn.Parameter(sinusoid(length, dim, position_base, position_amplitude))
         self.layers = nn.ModuleList(
             SelfAttentionLayer(
-                slots, pattern, dim, heads, layer_index=index, layers=layers, max_length=length
+                slots,
+                pattern,
+                dim,
+                heads,
+                layer_index=index,
+                layers=layers,
+                max_length=length,
+                expansion=expansion,
             )
             for index in range(layers)
         )
         self.norm = nn.LayerNorm(dim)
+        # Torch's own start, not GPT-2's small one (0.02): with that, some seeds of a short
+        # masked-LM run never leave the unigram plateau.
         self.readout = nn.Linear(dim, classes)
-        # GPT-2's small start: the untrained model is close to the uniform distribution.
-        nn.init.normal_(self.readout.weight, std=0.02)
-        nn.init.zeros_(self.readout.bias)
 
     def forward(self, tokens: Tensor, read: Tensor | None = None) -> Tensor:
         """Logits.

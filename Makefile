@@ -1,0 +1,43 @@
+# The front door: `make run` measures Local Linear Attention end to end, `make test` runs the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-slow check format dashboard bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+run: $(STAMP) ## measure lla on causal-cross beside softmax and none (about four minutes on 2 cores)
+	$(BIN)/cab run --attn lla --pattern causal-cross
+
+test: $(STAMP) ## run the tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(STAMP) ## run the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+check: $(STAMP) ## format, lint, types, generated docs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+dashboard: $(STAMP) ## browse the leaderboard
+	$(BIN)/cab dashboard
+
+bench: $(STAMP) ## time the attentions (pytest-benchmark)
+	$(BIN)/python -m pytest benchmarks --benchmark-only
+
+clean: ## remove the environment and caches (results stay)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info

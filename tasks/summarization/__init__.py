@@ -1,0 +1,1 @@
+"""Summarisation: a short text from a long source, by an encoder-decoder."""

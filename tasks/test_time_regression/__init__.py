@@ -1,0 +1,1 @@
+"""Test-time regression: how well a mechanism, left untrained, regresses on the pairs it sees."""

@@ -1,0 +1,118 @@
+"""Piecewise linear regression problems, and the predictors that bound them.
+
+A problem is a stream of L pairs (x, y) in R^d in segments of S pairs. For every segment s
+
+    W_s ~ N(0, 1/d) entrywise,   c_s ~ N(0, I),
+    x = sqrt(d) (c_s + 0.5 e) / |c_s + 0.5 e|,   e ~ N(0, I),   y = W_s x,
+
+so the map changes without notice from segment to segment (non-stationary), there is no noise, and
+|x|^2 = d makes exp(q·k) a function of the distance |q - k| alone. The centres c_s keep the segments
+apart in key space; without them no predictor that ignores time could tell the segments apart.
+
+The setting follows the test-time regression experiment of Zuo et al. (2025, arXiv 2510.01450),
+which gives neither the distribution of the keys nor the noise; those are ours.
+
+Expected squared errors per output dimension of trivial predictors: 1 for predicting zero, and
+2 (1 - cos) for repeating the previous value, where cos is the mean cosine of two inputs of a
+segment (about 0.8), with 2 on average at the start of a segment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+SPREAD = 0.5
+"""Standard deviation of the inputs around their segment's centre, before normalisation."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A batch of B streams of L pairs in n = L/S segments."""
+
+    x: Tensor
+    """(B, L, d) inputs of norm sqrt(d)"""
+    y: Tensor
+    """(B, L, d) targets"""
+    maps: Tensor
+    """(B, n, d, d) the segments' W"""
+    centres: Tensor
+    """(B, n, d)"""
+
+    @property
+    def segment_length(self) -> int:
+        """Pairs per segment S."""
+        return self.x.shape[1] // self.maps.shape[1]
+
+    def by_segment(self, stream: Tensor) -> Tensor:
+        """(B, L, d) as (B, n, S, d), in float64."""
+        batch, count, dim = self.centres.shape
+        return stream.double().view(batch, count, -1, dim)
+
+
+def draw_problem(
+    batch: int, length: int, segment: int, dim: int, generator: torch.Generator
+) -> Problem:
+    """Draw ``batch`` streams; ``length`` must be a multiple of ``segment``."""
+    if length % segment:
+        raise ValueError(f"length {length} is not a multiple of the segment length {segment}")
+    count = length // segment
+    maps = torch.randn(batch, count, dim, dim, generator=generator) * dim**-0.5
+    centres = torch.randn(batch, count, dim, generator=generator)
+    x = _inputs(centres[:, :, None].expand(-1, -1, segment, -1), generator)
+    y = x @ maps.transpose(-1, -2)
+    return Problem(x.flatten(1, 2), y.flatten(1, 2), maps, centres)
+
+
+def draw_queries(
+    problem: Problem, count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Fresh inputs of uniformly drawn segments, in random order.
+
+    Returns:
+        inputs (B, count, d), their targets (B, count, d), their segments (B, count).
+    """
+    batch, segments = problem.centres.shape[:2]
+    chosen = torch.randint(segments, (batch, count), generator=generator)
+    row = torch.arange(batch)[:, None]
+    x = _inputs(problem.centres[row, chosen], generator)
+    y = torch.einsum("bqij,bqj->bqi", problem.maps[row, chosen], x)
+    return x, y, chosen
+
+
+def _inputs(centres: Tensor, generator: torch.Generator) -> Tensor:
+    noise = torch.randn(centres.shape, generator=generator)
+    x = centres + SPREAD * noise
+    return x * (x.shape[-1] ** 0.5 / x.norm(dim=-1, keepdim=True))
+
+
+def oracle_stream(problem: Problem, ridge: float = 1e-10) -> Tensor:
+    """(B, L, d) predictions of y_i from the pairs before i of the *same* segment.
+
+    Least squares that is told where segments begin; minimum norm (up to ``ridge``, in float64)
+    while it has fewer than d pairs, zero at a segment's first pair. Its error vanishes as soon as
+    a segment has shown d pairs, so no predictor of the stream can do better after that.
+    """
+    x, y = problem.by_segment(problem.x), problem.by_segment(problem.y)
+    gram = torch.einsum("bnti,bntj->bntij", x, x).cumsum(2).roll(1, 2)
+    moment = torch.einsum("bnti,bntj->bntij", y, x).cumsum(2).roll(1, 2)
+    gram[:, :, 0] = 0.0
+    moment[:, :, 0] = 0.0
+    gram.diagonal(dim1=-2, dim2=-1).add_(ridge)
+    coefficients = torch.linalg.solve(gram, x[..., None])
+    return (moment @ coefficients).squeeze(-1).flatten(1, 2).to(problem.x.dtype)
+
+
+def oracle_queries(
+    problem: Problem, inputs: Tensor, chosen: Tensor, ridge: float = 1e-10
+) -> Tensor:
+    """(B, Lq, d) predictions at ``inputs`` by least squares on all pairs of their segment."""
+    x, y = problem.by_segment(problem.x), problem.by_segment(problem.y)
+    gram = x.transpose(-1, -2) @ x
+    gram.diagonal(dim1=-2, dim2=-1).add_(ridge)
+    fitted = torch.linalg.solve(gram, x.transpose(-1, -2) @ y)
+    row = torch.arange(len(inputs))[:, None]
+    predicted = torch.einsum("bqji,bqj->bqi", fitted[row, chosen], inputs.double())
+    return predicted.to(inputs.dtype)

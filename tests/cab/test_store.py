@@ -1,0 +1,107 @@
+"""The store: whole files, any mix of schema versions, and clear words for damaged ones."""
+
+import multiprocessing
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cab.errors import StoreError
+from cab.schema import COLUMNS, SCHEMA, Row, table_of
+from cab.store import ResultStore
+
+
+def row(cell="c" * 32, **fields):
+    base = {"kind": "quality", "attention": "a", "pattern": "causal-self", "value": 1.5}
+    return Row(cell=cell, recorded_at=datetime.now(UTC), **{**base, **fields})
+
+
+def test_rows_come_back(tmp_path):
+    store = ResultStore(tmp_path / "new" / "folder")
+    store.prepare()
+    store.append([row(samples=[1.0, 2.0], metric="nll"), row(metric="mse", seed=3)])
+    table = store.read()
+    assert table.schema == SCHEMA
+    assert table["metric"].to_pylist() == ["nll", "mse"]
+    assert table["samples"].to_pylist() == [[1.0, 2.0], []]
+    assert store.finished() == {"c" * 32}
+
+
+def test_row_and_schema_have_the_same_columns():
+    assert list(row().as_dict()) == [column.name for column in COLUMNS]
+
+
+@pytest.mark.parametrize(
+    ("status", "final"),
+    [
+        ("ok", True),
+        ("oom", True),
+        ("unsupported", True),
+        ("diverged", True),
+        ("timeout", True),
+        ("error", False),
+    ],
+)
+def test_errors_are_tried_again(tmp_path, status, final):
+    store = ResultStore(tmp_path)
+    store.append([row(status=status)])
+    assert bool(store.finished()) is final
+
+
+def test_older_schema_and_unknown_columns_are_read(tmp_path):
+    store = ResultStore(tmp_path)
+    store.append([row()])
+    old = table_of([row(cell="d" * 32)]).drop_columns(["source", "threads", "samples"])
+    old = old.append_column("gone", pa.array(["x"]))
+    pq.write_table(old, tmp_path / "old.parquet")
+    table = store.read()
+    assert sorted(table["cell"].to_pylist()) == ["c" * 32, "d" * 32]
+    assert table["threads"].null_count == 2
+
+
+def test_temporary_files_are_ignored_and_old_ones_swept(tmp_path):
+    import os
+
+    store = ResultStore(tmp_path)
+    half = tmp_path / ".half.parquet.tmp"
+    half.write_bytes(b"PAR1 not finished")
+    assert store.read().num_rows == 0
+    store.prepare()
+    assert half.exists()
+    os.utime(half, (0, 0))
+    store.prepare()
+    assert not half.exists()
+
+
+def test_a_corrupt_file_is_named(tmp_path):
+    store = ResultStore(tmp_path)
+    path = store.append([row()])
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(StoreError, match=path.name):
+        store.read()
+
+
+def test_unwritable_and_wrong_folders(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(StoreError, match="cannot write"):
+        ResultStore(file / "below").prepare()
+    with pytest.raises(StoreError, match="not a results folder"):
+        ResultStore(file).read()
+
+
+def _write(folder, writer):
+    store = ResultStore(folder)
+    for number in range(20):
+        store.append([row(cell=f"{writer:016d}{number:016d}")])
+
+
+def test_concurrent_writers_lose_nothing(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_write, args=(tmp_path, w)) for w in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(set(ResultStore(tmp_path).read()["cell"].to_pylist())) == 60

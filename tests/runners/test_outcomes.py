@@ -1,0 +1,110 @@
+"""Every way in which a candidate can fail ends as a typed outcome, in bounded time."""
+
+import textwrap
+
+import pytest
+
+from cab.schema import Status
+from cab.store import ResultStore
+from runners.executors.events import Ended, Progressed, Started
+from runners.executors.local import LocalExecutor
+from runners.session import missing_cells, run_cells
+
+MEAN = "return v.mean(-2, keepdim=True).expand(*q.shape[:-1], v.shape[-1])"
+MASKED_MEAN = """
+    if context is None or context.key_mask is None:
+        return v.mean(-2, keepdim=True).expand(*q.shape[:-1], v.shape[-1])
+    keep = context.key_mask[:, None, :, None].to(v.dtype)
+    mean = (v * keep).sum(-2, keepdim=True) / keep.sum(-2, keepdim=True).clamp_min(1)
+    return mean.expand(*q.shape[:-1], v.shape[-1])
+"""
+
+
+def trapped(trap):
+    """A fair mechanism with a trap that the contract checks, on 34 keys at most, do not meet."""
+    return f"if k.shape[-2] > 40: {trap}\n" + textwrap.dedent(MASKED_MEAN).strip()
+
+
+def run_one(cells, timeout=120.0):
+    events = []
+    LocalExecutor(workers=1, timeout=timeout).run(cells, events.append)
+    return events
+
+
+def end_of(cells, **options):
+    ends = [event for event in run_one(cells, **options) if isinstance(event, Ended)]
+    assert len(ends) == len(cells) == 1
+    return ends[0]
+
+
+def test_a_good_candidate_reports_start_progress_and_scores(candidate, plan_of):
+    init = "self.gain = torch.nn.Parameter(torch.ones(()))"
+    body = MASKED_MEAN.replace("return mean.expand", "return self.gain * mean.expand").replace(
+        "return v.mean", "return self.gain * v.mean"
+    )
+    events = run_one(plan_of(candidate(body, init)))
+    assert isinstance(events[0], Started)
+    assert any(isinstance(event, Progressed) and event.loss for event in events)
+    end = events[-1]
+    assert end.status is Status.OK, end.message
+    metrics = {row.metric: row for row in end.rows}
+    assert metrics["mse"].value > 0
+    assert metrics["validation_mse"].phase == "eval"
+    assert metrics["train_loss"].samples
+    assert metrics["mse"].parameters_attention == 1
+    assert metrics["mse"].threads == 1
+
+
+@pytest.mark.parametrize(
+    ("trap", "status", "words"),
+    [
+        ("raise RuntimeError('boom\\nbang')", Status.ERROR, "RuntimeError: boom bang"),
+        ("raise torch.OutOfMemoryError('no room')", Status.OOM, "no room"),
+        ("raise MemoryError", Status.OOM, "MemoryError"),
+        ("torch.empty(1 << 50)", Status.OOM, "allocate memory"),
+        ("raise NotImplementedError('not at this length')", Status.UNSUPPORTED, "this length"),
+        ("return v.mean(-2, keepdim=True).expand(*q.shape[:-1], v.shape[-1]) * float('nan')",
+         Status.DIVERGED, "nan"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", Status.OOM, "killed"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", Status.ERROR, "SIGSEGV"),
+        ("print('last words', flush=True); os._exit(7)", Status.ERROR, "last words"),
+    ],
+)  # fmt: skip
+def test_failures_are_typed(candidate, plan_of, trap, status, words):
+    end = end_of(plan_of(candidate(trapped(trap))))
+    assert end.status is status, end.message
+    assert words in end.message
+    assert "\n" not in end.message
+
+
+def test_a_hanging_candidate_times_out(candidate, plan_of):
+    body = trapped("time.sleep(600)")
+    end = end_of(plan_of(candidate(body)), timeout=12.0)
+    assert end.status is Status.TIMEOUT
+    assert "12 s" in end.message
+
+
+def test_a_candidate_that_reads_later_queries_is_not_trained(candidate, plan_of):
+    body = "return (q.mean(-2, keepdim=True) + v.mean(-2, keepdim=True)).expand_as(q)"
+    end = end_of(plan_of(candidate(body)))
+    assert end.status is Status.ERROR
+    assert "contract" in end.message
+
+
+def test_failed_cells_are_stored_and_only_errors_tried_again(candidate, plan_of, tmp_path):
+    store = ResultStore(tmp_path / "store")
+    store.prepare()
+    oom = plan_of(candidate(trapped("raise MemoryError")))
+    result = run_cells(oom, store, LocalExecutor(workers=1), lambda event: None)
+    assert result.count(Status.OOM) == 1
+    assert missing_cells(oom, store) == []
+    rows = store.read().to_pylist()
+    assert rows[0]["status"] == "oom"
+    assert rows[0]["run_id"]
+
+
+def test_a_changed_candidate_is_another_cell(candidate, plan_of):
+    first = plan_of(candidate(MEAN))[0]
+    second = plan_of(candidate(MEAN.replace("mean", "sum")))[0]
+    assert first.attention == second.attention
+    assert first.key != second.key

@@ -1,0 +1,111 @@
+"""The training loop: what is shared between candidates, and how the checkpoint is chosen."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from cab import Pattern, Recipe, Scale, Slots
+from cab.registries import ATTENTIONS, TASKS
+from runners.quality import learning_rate, make_optimiser, train
+
+
+def load(name):
+    return ATTENTIONS.load(ATTENTIONS.resolve(name))
+
+
+def slots_for(name, seed=0, pattern=Pattern.CAUSAL_CROSS):
+    return Slots(pattern, load(name), load("softmax"), {}, seed)
+
+
+TASK_PATTERNS = [
+    pytest.param(entry, pattern, id=f"{entry.id}-{pattern.abbreviation}")
+    for entry in TASKS.entries().values()
+    for pattern in entry.info.patterns
+]
+
+
+@pytest.mark.parametrize(("entry", "pattern"), TASK_PATTERNS)
+def test_shared_weights_do_not_depend_on_the_candidate(entry, pattern):
+    task = TASKS.load(entry)(pattern, Scale.TINY)
+    states = []
+    for name in ("softmax", "lla", "none"):
+        slots = Slots(pattern, load(name), load("softmax"), {}, seed=3)
+        torch.manual_seed(3)
+        model = task.build(slots)
+        assert slots.candidates, "the task must put the candidate somewhere"
+        own = {id(p) for module in slots.candidates for p in module.parameters()}
+        states.append({n: p for n, p in model.named_parameters() if id(p) not in own})
+    for other in states[1:]:
+        assert other.keys() == states[0].keys()
+        for name, parameter in states[0].items():
+            assert torch.equal(parameter, other[name]), name
+
+
+@pytest.mark.parametrize(("entry", "pattern"), TASK_PATTERNS)
+def test_training_is_reproducible_to_the_bit(entry, pattern, monkeypatch):
+    task = TASKS.load(entry)(pattern, Scale.TINY)
+    short = Recipe(steps=3, batch_size=task.recipe.batch_size, learning_rate=1e-3, evaluations=1)
+    monkeypatch.setattr(type(task), "recipe", short)
+    outcomes = []
+    for seed in (0, 0, 1):
+        slots = Slots(pattern, load("linear-elu"), load("softmax"), {}, seed)
+        torch.manual_seed(seed)
+        model = task.build(slots)
+        trained = train(task, model, slots.candidates, seed, lambda **event: None)
+        outcomes.append((trained.validation, trained.losses))
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0] != outcomes[2]
+
+
+def test_learning_rate_warms_up_and_decays():
+    recipe = Recipe(steps=100, batch_size=1, learning_rate=1.0, warmup_steps=10)
+    rates = [learning_rate(recipe, step) for step in range(1, 101)]
+    assert rates[0] == pytest.approx(0.1, rel=0.01)
+    assert max(rates) > 0.95
+    assert rates[-1] == pytest.approx(recipe.final_lr_fraction)
+    assert all(math.isfinite(rate) and rate > 0 for rate in rates)
+
+
+def test_special_parameter_groups_are_not_decayed():
+    slots = slots_for("lla")
+    core = slots(Pattern.CAUSAL_CROSS, heads=2, head_dim=4)
+    model = nn.ModuleDict({"core": core, "rest": nn.Linear(2, 2)})
+    recipe = Recipe(steps=1, batch_size=1, learning_rate=0.1, weight_decay=0.3)
+    optimiser = make_optimiser(model, slots.candidates, recipe)
+    decays = {id(p): g["weight_decay"] for g in optimiser.param_groups for p in g["params"]}
+    assert decays[id(core.raw_ridge)] == 0.0
+    assert decays[id(model["rest"].weight)] == 0.3
+    assert len(decays) == sum(1 for _ in model.parameters())
+
+
+class Falling:
+    """A task whose validation score is best after its second evaluation."""
+
+    def __init__(self):
+        from cab.info import Metric
+
+        self.info = type("Info", (), {"metrics": (Metric("loss", "1", False, ""),)})
+        self.recipe = Recipe(steps=9, batch_size=1, learning_rate=0.1, evaluations=3)
+        self.scores = iter([3.0, 1.0, 2.0])
+        self.states = []
+
+    def training_batch(self, generator):
+        return {"x": torch.rand(1, generator=generator)}
+
+    def loss(self, model, batch):
+        return model(batch["x"]).square().sum()
+
+    def evaluate(self, model, split, seed):
+        self.states.append(model.weight.detach().clone())
+        return {"loss": next(self.scores)}
+
+
+def test_the_best_validation_checkpoint_is_kept():
+    task, model = Falling(), nn.Linear(1, 1)
+    trained = train(task, model, [], 0, lambda **event: None)
+    assert trained.steps == 6
+    assert trained.validation == {"loss": 1.0}
+    assert torch.equal(model.weight, task.states[1])
+    assert not torch.equal(model.weight, task.states[2])
