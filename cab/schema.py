@@ -71,7 +71,11 @@ COLUMNS: tuple[Column, ...] = (
     Column("heads", pa.int32(), "attention heads"),
     Column("head_dim", pa.int32(), "width of a head"),
     Column("dtype", pa.string(), "floating-point type of the attention's inputs"),
-    Column("metric", pa.string(), "name of the number; empty where the cell did not end in ok"),
+    Column(
+        "metric",
+        pa.string(),
+        "name of the number; empty in the row that records a failed cell's end",
+    ),
     Column("value", pa.float64(), "the number"),
     Column("unit", pa.string(), "its unit"),
     Column("higher_is_better", pa.bool_(), "its direction"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 from rich.markup import escape
@@ -65,7 +66,8 @@ def run_command(
         console.print(f"[dim]{escape(note)}[/dim]")
     console.print(
         f"{len(plan.cells)} cells, {len(plan.cells) - len(todo)} in {escape(str(out))} already, "
-        f"{len(todo)} to run ({scale}, {device})"
+        f"{len(todo)} to run ({scale}, {device})",
+        soft_wrap=True,
     )
     if dry_run:
         _print_cells(plan.cells, {cell.key for cell in todo})
@@ -75,7 +77,8 @@ def run_command(
         done = len(todo) - len(missing_cells(todo, store))
         console.print(
             f"\ninterrupted: {done} of {len(todo)} cells are stored in {escape(str(out))}; "
-            "run the same command again to go on"
+            "run the same command again to go on",
+            soft_wrap=True,
         )
         return 130
     _print_results(plan.candidates, [str(p) for p in plan.patterns], scale, device, store)
@@ -90,6 +93,8 @@ def _execute(
     from runners.session import run_cells
 
     executor = LocalExecutor(workers, threads, timeout)
+    # A scheduler's polite end is handled as the user's own.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with RunDisplay(console, todo, executor.width(todo)) as display:
 
         def show(event: Event) -> None:
@@ -155,7 +160,8 @@ def _print_results(
             )
     console.print(
         f"\nParquet: {escape(str(store.root))} ({len(store.files())} files). "
-        "Next: [bold]cab leaderboard[/bold] or [bold]cab dashboard[/bold]"
+        "Next: [bold]cab leaderboard[/bold] or [bold]cab dashboard[/bold]",
+        soft_wrap=True,
     )
 
 

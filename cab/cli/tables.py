@@ -106,7 +106,7 @@ def standing_table(standings: list[Standing], tasks: list[str], title: str) -> T
     )
     for standing in standings:
         rank = "" if standing.rank is None else f"{'=' if standing.tied else ''}{standing.rank}"
-        index = "-" if standing.missing else f"{standing.index.value:+.3f}"
+        index = f"{standing.index.value:+.3f}" if standing.index.n else "-"
         bounds = standing.index
         shown.add_row(
             rank,

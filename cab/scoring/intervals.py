@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,31 +58,26 @@ def process_interval(
     The process is the unit of replication for speed: the spread between processes is larger than
     the spread within one.
     """
-    medians = [float(np.median(samples)) for samples in processes if len(samples)]
+    groups = [np.asarray(samples, dtype=float) for samples in processes if len(samples)]
+    medians = [float(np.median(samples)) for samples in groups]
     if not medians:
         return Interval(float("nan"), float("nan"), float("nan"), 0)
     value = float(np.median(medians))
     if len(medians) < 2:
         return Interval(value, float("nan"), float("nan"), len(medians))
     generator = np.random.default_rng(0)
-    groups = [np.asarray(samples, dtype=float) for samples in processes if len(samples)]
-
-    def draw() -> float:
-        chosen = generator.integers(len(groups), size=len(groups))
-        return float(
-            np.median([np.median(generator.choice(groups[i], len(groups[i]))) for i in chosen])
-        )
-
-    low, high = _percentiles(draw, level, draws=500)
-    return Interval(value, min(low, value), max(high, value), len(medians))
-
-
-def _percentiles(
-    draw: Callable[[], float], level: float, draws: int = DRAWS
-) -> tuple[float, float]:
-    sample = np.array([draw() for _ in range(draws)])
+    draws = 1000
+    # Resampled medians of every process, (processes, draws); a draw of processes picks among them.
+    resampled = np.stack([_resampled_medians(x, draws, generator) for x in groups])
+    chosen = generator.integers(len(groups), size=(len(groups), draws))
+    sample = np.median(np.take_along_axis(resampled, chosen, axis=0), axis=0)
     low, high = np.quantile(sample, [0.5 - level / 2, 0.5 + level / 2])
-    return float(low), float(high)
+    return Interval(value, min(float(low), value), max(float(high), value), len(medians))
+
+
+def _resampled_medians(samples: Floats, draws: int, generator: np.random.Generator) -> Floats:
+    picked = samples[generator.integers(len(samples), size=(draws, len(samples)))]
+    return np.asarray(np.median(picked, axis=1), dtype=float)
 
 
 def hierarchical_interval(

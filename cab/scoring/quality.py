@@ -161,11 +161,9 @@ def _standing(table: pd.DataFrame, entry: str, tasks: list[str]) -> Standing:
 
 
 def _ranked(standings: list[Standing]) -> list[Standing]:
-    ranked = sorted(
-        (s for s in standings if not s.missing), key=lambda s: s.index.value, reverse=True
-    )
+    ranked = sorted((s for s in standings if s.index.n), key=lambda s: s.index.value, reverse=True)
     placed: list[Standing] = []
     for place, standing in enumerate(ranked, start=1):
         tied = bool(placed) and standing.index.overlaps(placed[-1].index)
         placed.append(replace(standing, rank=place, tied=tied))
-    return placed + [s for s in standings if s.missing]
+    return placed + [s for s in standings if not s.index.n]

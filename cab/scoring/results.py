@@ -48,10 +48,9 @@ def load_results(store: ResultStore, defaults: dict[str, dict[str, Any]] | None 
 
 def current(rows: pd.DataFrame, defaults: dict[str, dict[str, Any]] | None = None) -> Results:
     """The latest rows of every cell, of the latest code of every task and mechanism."""
+    rows = rows[rows["kind"].isin(["quality", "efficiency"])]
+    rows = rows.sort_values("recorded_at", kind="stable")
     total = len(rows)
-    rows = rows[rows["kind"].isin(["quality", "efficiency"])].sort_values(
-        "recorded_at", kind="stable"
-    )
     rows = _last(rows, ["cell"], "run_id")
     rows = _last(rows, [*_IDENTITY, "task"], "task_hash")
     rows = _last(rows, [*_IDENTITY, "task"], "data_hash")

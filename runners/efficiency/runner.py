@@ -23,6 +23,9 @@ from runners.outcome import describe, status_of
 from runners.report import Report
 from runners.rows import ended, measured, row_template
 
+_METRIC = {"latency": "latency", "memory": "peak_memory"}
+"""The number that a row stands for, also where it could not be measured."""
+
 _GATE_LENGTH = 128
 _GATE_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 """Relative to the largest reference output; a wrong mechanism is off by far more."""
@@ -72,6 +75,7 @@ def run_efficiency(cell: Cell, report: Report) -> None:
     order = random.Random(cell.seed)
     for number, (measure, length, phase) in enumerate(points, start=1):
         here = measured(template, phase=phase, length_q=length, length_k=length)
+        here.metric = _METRIC[measure]
         reached = exhausted.get((measure, phase))
         if reached is not None:
             message = f"not tried: out of memory at length {reached} already"

@@ -1,0 +1,347 @@
+"""Quality: the leaderboard of the track, and the test scores that it is made of."""
+
+from __future__ import annotations
+
+import math
+
+import altair as alt
+import pandas as pd
+import streamlit as st
+
+from cab.cli.tables import plus_minus
+from cab.info import Metric, TaskInfo
+from cab.registries import TASKS
+from cab.scoring.intervals import mean_interval
+from cab.scoring.quality import (
+    BASELINE,
+    DISCRIMINATION,
+    Discrimination,
+    QualityBoard,
+    Standing,
+    scores,
+)
+from dashboard.data import Snapshot, quality_of, rows_of
+from dashboard.filters import Choice, controls
+from dashboard.looks import ACCENT, FRAME, GREY, entry_axis
+from dashboard.wording import INTERVAL_OF_SEEDS, count, plain, run_command, with_unit
+
+_ROW_HEIGHT = 28
+
+
+def show(snapshot: Snapshot, choice: Choice) -> None:
+    """The section."""
+    track = choice.track
+    rows = choice.of(rows_of(snapshot, track, "quality"))
+    if rows.empty:
+        command = run_command(
+            snapshot.folder,
+            "--attn all",
+            f"--pattern {track.pattern}",
+            f"--scale {track.scale}",
+            "--measure quality",
+        )
+        st.info(f"No quality results for this choice. Measure some: `{command}`")
+        return
+    board = quality_of(snapshot, track, choice.tasks)
+    standings = [s for s in board.standings if choice.keeps(s.attention, s.grade)]
+    st.subheader(f"Leaderboard: {track.pattern}, {track.scale}, {track.device}")
+    if choice.tasks:
+        st.markdown(f"**Index over the chosen tasks only:** {plain(', '.join(choice.tasks))}.")
+    if not standings:
+        st.info("None of the chosen entries has a score here.")
+    elif not board.tasks:
+        st.info("No index: none of these tasks measures attention here; see the notes.")
+    else:
+        _leaderboard(board, standings, choice)
+    _notes(snapshot, board, standings)
+    _outcomes(rows)
+    _scores(snapshot, choice, [s.entry for s in standings])
+
+
+def standings_frame(standings: list[Standing], tasks: list[str]) -> pd.DataFrame:
+    """The leaderboard as it is read: rank, entry, grade, index, interval, score by task."""
+    return pd.DataFrame(
+        [
+            {
+                "Rank": "" if s.rank is None else f"{'=' if s.tied else ''}{s.rank}",
+                "Entry": s.entry,
+                "Grade": s.grade,
+                "Index": None if s.missing else s.index.value,
+                "95 % interval": _index_bounds(s),
+                **{task: s.tasks.get(task) for task in tasks},
+            }
+            for s in standings
+        ]
+    )
+
+
+def _index_bounds(standing: Standing) -> str:
+    if standing.entry == BASELINE:
+        return "baseline"
+    if not standing.index.known:
+        return "-"
+    return f"{standing.index.low:+.3f} to {standing.index.high:+.3f}"
+
+
+def _leaderboard(board: QualityBoard, standings: list[Standing], choice: Choice) -> None:
+    signed = st.column_config.NumberColumn(format="%+.3f")
+    st.dataframe(
+        standings_frame(standings, board.tasks),
+        hide_index=True,
+        column_config={
+            "Rank": st.column_config.TextColumn(
+                width="small", help="= marks an entry not separated from the one above it"
+            ),
+            "Entry": st.column_config.TextColumn(width="medium"),
+            "Grade": st.column_config.TextColumn(width="small"),
+            "Index": signed,
+            **dict.fromkeys(board.tasks, signed),
+        },
+    )
+    st.caption(
+        "Index: mean over tasks of the signed log-ratio to softmax, paired by training seed; "
+        "+0.1 is about 10 % better than softmax. 95 % interval: bootstrap over tasks and seeds. "
+        "= marks an entry that its interval does not separate from the one above."
+        + (" Ranks count the hidden entries too." if choice.hides_entries else "")
+    )
+    placed = [s for s in standings if s.rank is not None]
+    if placed:
+        st.altair_chart(_index_chart(placed), width="stretch")
+
+
+def _index_chart(standings: list[Standing]) -> alt.LayerChart | alt.FacetChart:
+    fixed = controls()
+    names = [s.entry for s in standings]
+    frame = pd.DataFrame(
+        [
+            {
+                "entry": s.entry,
+                "kind": "control" if s.attention in fixed else "entry",
+                "value": s.index.value,
+                "low": s.index.low,
+                "high": s.index.high,
+                "ratio": math.expm1(s.index.value),
+                "seeds": s.index.n,
+            }
+            for s in standings
+        ]
+    )
+    colour = alt.Color(
+        "kind:N", scale=alt.Scale(domain=["entry", "control"], range=[ACCENT, GREY]), legend=None
+    )
+    tooltip = [
+        alt.Tooltip("entry:N", title="Entry"),
+        alt.Tooltip("value:Q", title="Index", format="+.3f"),
+        alt.Tooltip("low:Q", title="95 % from", format="+.3f"),
+        alt.Tooltip("high:Q", title="to", format="+.3f"),
+        alt.Tooltip("ratio:Q", title="Against softmax", format="+.1%"),
+        alt.Tooltip("seeds:Q", title="Seeds"),
+    ]
+    x = alt.X(
+        "value:Q",
+        title="Index: log-ratio to softmax, more is better",
+        axis=alt.Axis(format="+.2~f", labelFlush=False),
+    )
+    base = alt.Chart(frame).encode(y=entry_axis(names))
+    zero = alt.Chart(pd.DataFrame({"value": [0.0], "label": ["softmax"]})).encode(x=x)
+    return alt.layer(
+        zero.mark_rule(color=GREY, strokeDash=[4, 3]),
+        zero.mark_text(color=GREY, align="left", dx=4, dy=-2, baseline="bottom").encode(
+            y=alt.value(0), text="label:N"
+        ),
+        base.transform_filter("isValid(datum.low)")
+        .mark_rule(strokeWidth=3)
+        .encode(x=alt.X("low:Q"), x2="high:Q", color=colour, tooltip=tooltip),
+        base.mark_point(filled=True, size=80, opacity=1).encode(x=x, color=colour, tooltip=tooltip),
+    ).properties(
+        height=_ROW_HEIGHT * len(names) + FRAME,
+        title=alt.Title("Index and 95 % interval", offset=18),
+    )
+
+
+def _notes(snapshot: Snapshot, board: QualityBoard, standings: list[Standing]) -> None:
+    notes = [_left_out(found) for found in board.left_out]
+    if board.unjudged:
+        notes.append(
+            f"Not enough seeds of softmax and none to judge whether a task measures attention: "
+            f"{plain(', '.join(board.unjudged))}. It counts for now."
+        )
+    notes += [
+        f"**{plain(s.entry)}** has no index: no score paired with softmax on "
+        f"{plain(', '.join(s.missing))}."
+        for s in standings
+        if s.missing
+    ]
+    single = [s.entry for s in standings if not s.missing and not s.index.known]
+    if single and board.tasks:
+        notes.append(f"No interval with a single seed: {plain(', '.join(single))}.")
+    if snapshot.results.superseded:
+        notes.append(
+            f"{count(snapshot.results.superseded, 'row')} of older code or data in this store "
+            "left out."
+        )
+    if notes:
+        st.markdown("**Notes**\n\n" + "\n".join(f"- {note}" for note in notes))
+
+
+def _left_out(found: Discrimination) -> str:
+    direction = (
+        f"softmax beats none by {found.ratio:.1f} seed standard deviations only"
+        if found.ratio > 0
+        else "softmax does not beat none"
+    )
+    numbers = f"softmax {plus_minus(found.softmax)}, none {plus_minus(found.none)}"
+    return (
+        f"**{plain(found.task)}** is left out of the index, because it does not measure attention "
+        f"here: {direction} on {plain(found.metric)} ({plain(numbers)}; "
+        f"{DISCRIMINATION:g} are asked for)."
+    )
+
+
+def _outcomes(rows: pd.DataFrame) -> None:
+    """Cells that ended without a score; they are part of the result."""
+    ended = rows[rows["status"] != "ok"]
+    if ended.empty:
+        return
+    st.markdown("**Runs that ended without a score**")
+    grouped = ended.assign(message=ended["message"].fillna("")).groupby(
+        ["entry", "task", "status", "message"], as_index=False
+    )
+    frame = grouped.agg(seeds=("seed", lambda s: ", ".join(str(int(v)) for v in sorted(s))))
+    st.dataframe(
+        frame[["entry", "task", "status", "seeds", "message"]].rename(
+            columns={
+                "entry": "Entry",
+                "task": "Task",
+                "status": "Outcome",
+                "seeds": "Seeds",
+                "message": "Message",
+            }
+        ),
+        hide_index=True,
+    )
+
+
+def _scores(snapshot: Snapshot, choice: Choice, order: list[str]) -> None:
+    track = choice.track
+    table = choice.of(scores(snapshot.results, track.pattern, track.scale, track.device))
+    tasks = sorted(table["task"].unique())
+    if not tasks:
+        return
+    st.subheader("Test scores by task")
+    infos = {info.id: info for info in TASKS.infos()}
+    task: str = st.selectbox(
+        "Task",
+        tasks,
+        format_func=lambda t: f"{t}: {infos[t].title}" if t in infos else t,
+        key=f"scores of {track.pattern} {track.scale} {track.device}",
+    )
+    info = infos.get(task)
+    if info is not None:
+        st.caption(plain(info.description))
+    table = table[table["task"] == task]
+    metrics = _metrics(table, info)
+    names = [entry for entry in order if entry in set(table["entry"])]
+    st.dataframe(_scores_frame(table, metrics, names), hide_index=True)
+    st.caption(
+        f"{INTERVAL_OF_SEEDS[0].upper()}{INTERVAL_OF_SEEDS[1:]}. Headline metrics enter the index."
+    )
+    columns = st.columns(2)
+    for place, metric in enumerate(metrics):
+        columns[place % 2].altair_chart(_score_chart(table, metric, names), width="stretch")
+    if metrics:
+        st.caption("Diamonds: mean. Bars: 95 % interval of the mean. Small points: single seeds.")
+
+
+def _metrics(table: pd.DataFrame, info: TaskInfo | None) -> list[Metric]:
+    """The metrics that occur, in the task's order; an unknown task's are read from the rows."""
+    present = table.drop_duplicates("metric")
+    declared = {metric.name: metric for metric in info.metrics} if info else {}
+    found = [m for name, m in declared.items() if name in set(present["metric"])]
+    for row in present.sort_values("metric").itertuples(index=False):
+        if row.metric not in declared:
+            unit = row.unit if isinstance(row.unit, str) else ""
+            found.append(Metric(str(row.metric), unit, bool(row.higher_is_better), "", False))
+    return found
+
+
+def _heading(metric: Metric) -> str:
+    direction = "higher" if metric.higher_is_better else "lower"
+    beside = "" if metric.headline else "; not in the index"
+    return f"{with_unit(metric.name, metric.unit)}, {direction} is better{beside}"
+
+
+def _scores_frame(table: pd.DataFrame, metrics: list[Metric], names: list[str]) -> pd.DataFrame:
+    found = []
+    for entry in names:
+        own = table[table["entry"] == entry]
+        line: dict[str, object] = {"Entry": entry, "Seeds": own["seed"].nunique()}
+        for metric in metrics:
+            values = own[own["metric"] == metric.name]["value"].to_numpy(float)
+            line[_heading(metric)] = plus_minus(mean_interval(values))
+        found.append(line)
+    return pd.DataFrame(found)
+
+
+def _score_chart(
+    table: pd.DataFrame, metric: Metric, names: list[str]
+) -> alt.LayerChart | alt.FacetChart:
+    fixed = controls()
+    rows = table[table["metric"] == metric.name]
+    seeds = pd.DataFrame(
+        {
+            "entry": rows["entry"].astype(object),
+            "seed": rows["seed"].astype(int),
+            "value": rows["value"].astype(float),
+            "kind": ["control" if a in fixed else "entry" for a in rows["attention"]],
+        }
+    )
+    means = []
+    for entry, own in seeds.groupby("entry"):
+        interval = mean_interval(own["value"].to_numpy(float))
+        means.append(
+            {
+                "entry": entry,
+                "value": interval.value,
+                "low": interval.low,
+                "high": interval.high,
+                "kind": own["kind"].iloc[0],
+            }
+        )
+    colour = alt.Color(
+        "kind:N", scale=alt.Scale(domain=["entry", "control"], range=[ACCENT, GREY]), legend=None
+    )
+    scale = alt.Scale(zero=False)
+    x = alt.X(
+        "value:Q",
+        title=with_unit(metric.name, metric.unit),
+        scale=scale,
+        axis=alt.Axis(labelFlush=False),
+    )
+    mean = alt.Chart(pd.DataFrame(means)).encode(y=entry_axis(names), color=colour)
+    tooltip = [
+        alt.Tooltip("entry:N", title="Entry"),
+        alt.Tooltip("value:Q", title="Mean", format=".4~r"),
+        alt.Tooltip("low:Q", title="95 % from", format=".4~r"),
+        alt.Tooltip("high:Q", title="to", format=".4~r"),
+    ]
+    return alt.layer(
+        mean.transform_filter("isValid(datum.low)")
+        .mark_rule(strokeWidth=2)
+        .encode(x=alt.X("low:Q", scale=scale), x2="high:Q", tooltip=tooltip),
+        mean.mark_point(filled=True, shape="diamond", size=90, opacity=1).encode(
+            x=x, tooltip=tooltip
+        ),
+        alt.Chart(seeds)
+        .mark_circle(size=22, opacity=0.75, yOffset=9)
+        .encode(
+            y=entry_axis(names),
+            x=x,
+            color=colour,
+            tooltip=[
+                alt.Tooltip("entry:N", title="Entry"),
+                alt.Tooltip("seed:Q", title="Seed"),
+                alt.Tooltip("value:Q", title="Value", format=".4~r"),
+            ],
+        ),
+    ).properties(height=_ROW_HEIGHT * len(names) + FRAME, title=_heading(metric))

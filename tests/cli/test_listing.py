@@ -1,0 +1,89 @@
+"""Listings come from the registries, and at once."""
+
+import subprocess
+import sys
+
+import pytest
+
+from cab.registries import ATTENTIONS, TASKS
+
+HEAVY = ("torch", "pandas", "numpy", "pyarrow", "streamlit", "scipy")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["list", "attentions"],
+        ["list", "tasks"],
+        ["list", "patterns"],
+        ["show", "lla"],
+        ["run", "--help"],
+    ],
+)
+def test_light_commands_import_nothing_heavy(words):
+    code = (
+        f"import sys; sys.argv = ['cab', *{words!r}]\n"
+        "from cab.cli.app import main\n"
+        "try:\n    main()\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        f"loaded = [m for m in {HEAVY!r} if m in sys.modules]\n"
+        "assert not loaded, loaded"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_entry_is_listed(cab_in):
+    listed = cab_in("list", "attentions").stdout
+    assert all(f"\n{name} " in listed for name in ATTENTIONS.entries())
+    listed = cab_in("list", "tasks").stdout
+    assert all(f"\n{name} " in listed for name in TASKS.entries())
+
+
+def test_patterns_are_explained(cab_in):
+    listed = cab_in("list", "patterns").stdout
+    assert "causal-cross" in listed
+    assert "changed or removed" in " ".join(listed.split())
+
+
+def test_show_tells_formula_paper_grades_options_and_complexity(cab_in):
+    shown = cab_in("show", "lla").stdout
+    for words in (
+        "Cov_i(v,k)",
+        "Zuo et al.",
+        "2510.01450",
+        "faithful",
+        "extension",
+        "ridge",
+        "L^2 D^2",
+    ):
+        assert words in shown
+    assert "no common positions" in " ".join(cab_in("show", "local").stdout.split())
+    shown = cab_in("show", "summarization").stdout
+    assert "world-factbook" in shown
+    assert "nll" in shown
+
+
+def test_check_passes_a_good_one_and_fails_a_leaking_one(cab_in, tmp_path):
+    assert cab_in("check", "linear-elu", "-p", "CS").returncode == 0
+    (tmp_path / "leak.py").write_text(
+        "from cab import Attention\n\n\n"
+        "class Leak(Attention):\n"
+        "    def forward(self, q, k, v, context=None):\n"
+        "        return v.mean(-2, keepdim=True).expand(*q.shape[:-1], v.shape[-1])\n"
+    )
+    done = cab_in("check", "leak.py:Leak", "-p", "causal-self")
+    assert done.returncode == 1
+    assert "FAIL" in done.stdout
+    assert "changes earlier outputs" in done.stdout
+
+
+def test_doctor_reports(cab_in):
+    told = cab_in("doctor").stdout
+    for word in ("torch", "cores", "triton", "registry"):
+        assert word in told
+
+
+def test_version(cab_in):
+    assert cab_in("--version").stdout.startswith("cab 0.")

@@ -1,0 +1,138 @@
+"""``cab run`` end to end: the table, reuse, resumption after a kill, Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from cab.store import ResultStore
+from tests.cli.conftest import CAB
+
+WORDS = (
+    "run", "--attn", "lla", "--pattern", "causal-cross", "--task", "test-time-regression",
+    "--scale", "tiny", "--measure", "quality", "--seeds", "2",
+)  # fmt: skip
+CELLS = 6
+
+
+def start(folder):
+    return subprocess.Popen(
+        [*CAB, *WORDS, "--workers", "1", "--out", str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "COLUMNS": "120"},
+    )
+
+
+def wait_for_cells(folder, count, process):
+    deadline = time.monotonic() + 120
+    while len(list(folder.glob("*.parquet"))) < count:
+        assert time.monotonic() < deadline, "no cell was finished"
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+
+
+def workers_of(pid):
+    listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True)
+    rows = [line.split(None, 2) for line in listed.stdout.splitlines()[1:]]
+    return [int(row[0]) for row in rows if int(row[1]) == pid and "runners.worker" in row[2]]
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_run_prints_the_table_and_a_second_run_measures_nothing(cab_in, tmp_path):
+    first = cab_in(*WORDS, "--out", "store")
+    assert first.returncode == 0, first.stdout + first.stderr
+    for word in ("test-time-regression", "mse", "lla", "softmax", "none", "±", "Parquet: store"):
+        assert word in first.stdout
+    files = sorted(os.listdir(tmp_path / "store"))
+    assert len(files) == CELLS
+    second = cab_in(*WORDS, "--out", "store")
+    assert f"{CELLS} in store already, 0 to run" in second.stdout
+    assert sorted(os.listdir(tmp_path / "store")) == files
+    assert (
+        first.stdout.split("causal-cross (tiny")[1] == second.stdout.split("causal-cross (tiny")[1]
+    )
+    more = cab_in(*WORDS, "--out", "store", "--attn", "linear-elu", "--dry-run")
+    assert "8 cells, 6 in store already, 2 to run" in more.stdout
+
+
+def test_after_kill_9_the_store_is_clean_and_the_run_resumes(cab_in, tmp_path):
+    folder = tmp_path / "store"
+    process = start(folder)
+    wait_for_cells(folder, 2, process)
+    children = workers_of(process.pid)
+    process.kill()
+    process.communicate()
+    kept = ResultStore(folder).finished()
+    assert 2 <= len(kept) < CELLS
+    deadline = time.monotonic() + 20
+    while any(alive(child) for child in children):
+        assert time.monotonic() < deadline, "a worker outlived the run"
+        time.sleep(0.1)
+    resumed = cab_in(*WORDS, "--out", folder)
+    assert resumed.returncode == 0
+    assert f"{len(kept)} in {folder} already, {CELLS - len(kept)} to run" in (
+        " ".join(resumed.stdout.split())
+    )
+    assert len(ResultStore(folder).finished()) == CELLS
+
+
+@pytest.mark.parametrize("ends", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_how_to_go_on(tmp_path, ends):
+    folder = tmp_path / "store"
+    process = start(folder)
+    wait_for_cells(folder, 1, process)
+    children = workers_of(process.pid)
+    process.send_signal(ends)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "run the same command again to go on" in output
+    assert "Traceback" not in output
+    assert not any(alive(child) for child in children)
+    assert len(ResultStore(folder).finished()) >= 1
+
+
+def test_a_users_file_is_measured(cab_in, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "from attentions.softmax import SoftmaxAttention\n\n\n"
+        "class HalfTemperature(SoftmaxAttention):\n"
+        "    '''Softmax at half the temperature.'''\n\n"
+        "    info = None\n\n"
+        "    def forward(self, q, k, v, context=None):\n"
+        "        return super().forward(2 * q, k, v, context)\n\n"
+        "    def reference(self, q, k, v, context=None):\n"
+        "        return super().reference(2 * q, k, v, context)\n"
+    )
+    words = [word if word != "lla" else "mine.py:HalfTemperature" for word in WORDS]
+    done = cab_in(*words, "--out", "store", "--seeds", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "half-temperature" in done.stdout
+
+
+def test_a_failing_candidate_gives_exit_code_1_and_its_reason(cab_in, tmp_path):
+    (tmp_path / "bad.py").write_text(
+        "from attentions.softmax import SoftmaxAttention\n\n\n"
+        "class Bad(SoftmaxAttention):\n"
+        "    info = None\n\n"
+        "    def forward(self, q, k, v, context=None):\n"
+        "        if k.shape[-2] > 40:\n"
+        "            raise ValueError('not that long')\n"
+        "        return super().forward(q, k, v, context)\n"
+    )
+    words = [word if word != "lla" else "bad.py:Bad" for word in WORDS]
+    done = cab_in(*words, "--out", "store", "--seeds", "1")
+    assert done.returncode == 1
+    assert "ValueError: not that long" in done.stdout
+    again = cab_in(*words, "--out", "store", "--seeds", "1", "--dry-run")
+    assert "1 to run" in again.stdout
