@@ -215,5 +215,5 @@ def local_linear_cholesky(
         causal; memory besides inputs and outputs O(Lk D^2 / 2) for the outer products of one
         tile's keys.
     """
-    apply = _LocalLinear.apply  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    apply: Any = _LocalLinear.apply
     return apply(q, k, v, ridge, key_mask, scale, causal)
