@@ -14,6 +14,7 @@ more solve with the same matrix and keeps nothing of the forward pass but x and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -24,11 +25,11 @@ from torch.autograd.function import once_differentiable
 
 from attentions.spd import solve_spd_
 
-_TILE_WEIGHTS = 1 << 19
-"""Weights of a tile, 2 MiB in float32: the tile's work stays in a CPU's cache."""
-_TILE_MOMENTS = 1 << 19
+_TILE_WEIGHTS = 1 << 21
+"""Weights of a tile: 8 MiB in float32, of which a few lie in a CPU's last-level cache."""
+_TILE_MOMENTS = 1 << 20
 """Entries of a tile's second moments, likewise."""
-_TILE_ROWS = 64
+_TILE_ROWS = 128
 """Fewest query rows of a tile, so that its products stay matrix products."""
 
 
@@ -42,9 +43,19 @@ class _Tile:
     stop: int
     keys: int
 
+    @property
+    def query_rows(self) -> tuple[slice, slice]:
+        """Index of the tile's queries in an (N, Lq, ...) tensor."""
+        return slice(self.first, self.last), slice(self.start, self.stop)
+
+    @property
+    def key_rows(self) -> tuple[slice, slice]:
+        """Index of the keys that the tile sees in an (N, Lk, ...) tensor."""
+        return slice(self.first, self.last), slice(0, self.keys)
+
 
 class _Problem:
-    """One call's inputs, folded to (N, L, D) with N = B H."""
+    """One call's inputs, folded to (N, L, D) with N = B H, and its working memory."""
 
     def __init__(
         self,
@@ -66,6 +77,7 @@ class _Problem:
         self.half = self.row * dim + self.column
         self._outer_of: tuple[int, int] = (0, 0)
         self._outer = k.new_empty(0)
+        self._buffers: dict[str, Tensor] = {}
 
     def tiles(self) -> Iterator[_Tile]:
         """Tiles that cover all queries of all sequences."""
@@ -82,46 +94,75 @@ class _Problem:
                 keys = max(0, stop + self.lag) if self.causal else length_k
                 yield _Tile(first, last, start, stop, keys)
 
+    def buffer(self, name: str, t: _Tile) -> Tensor:
+        """(n, rows, keys) of working memory, the same from tile to tile: fresh memory would cost
+        more in page faults than the arithmetic that fills it.
+        """
+        shape = (t.last - t.first, t.stop - t.start, t.keys)
+        size = math.prod(shape)
+        if name not in self._buffers or self._buffers[name].numel() < size:
+            self._buffers[name] = self.k.new_empty(size)
+        return self._buffers[name][:size].view(shape)
+
+    def product(self, name: str, t: _Tile, rows: Tensor, keys: Tensor) -> Tensor:
+        """(n, rows, keys) scalar products of a tile's rows with its keys, in a buffer."""
+        return torch.bmm(rows, keys.transpose(1, 2), out=self.buffer(name, t))
+
     def weights(self, t: _Tile) -> Tensor:
         """(n, rows, keys) softmax weights of a tile; zeros in a row that sees no key."""
-        sequences = slice(t.first, t.last)
-        q = self.q[sequences, t.start : t.stop]
-        scores = torch.bmm(q * self.scale, self.k[sequences, : t.keys].transpose(1, 2))
+        scores = self.product("scores", t, self.q[t.query_rows] * self.scale, self.k[t.key_rows])
         hidden = None
         if self.causal:
             query = torch.arange(t.start, t.stop, device=scores.device)[:, None] + self.lag
             hidden = (torch.arange(t.keys, device=scores.device)[None] > query)[None]
         if self.key_mask is not None:
-            padding = ~self.key_mask[sequences, None, : t.keys]
+            padding = ~self.key_mask[t.first : t.last, None, : t.keys]
             hidden = padding if hidden is None else hidden | padding
-        if hidden is None:
-            return scores.softmax(-1)
-        weights = scores.masked_fill_(hidden, float("-inf")).softmax(-1)
-        return weights if self.key_mask is None else weights.masked_fill_(hidden, 0.0)
+        if hidden is not None:
+            scores.masked_fill_(hidden, float("-inf"))
+        weights = torch.softmax(scores, -1, out=self.buffer("weights", t))
+        if self.key_mask is not None and hidden is not None:
+            # A row without keys is NaN so far.
+            weights.masked_fill_(hidden, 0.0)
+        return weights
 
-    def solve(self, t: _Tile, p: Tensor, kbar: Tensor, right: Tensor) -> Tensor:
-        """C^-1 right for every row of a tile: (n, rows, D) to (n, rows, D)."""
-        n, rows, dim = right.shape
-        # The systems of a tile lie side by side in the last axis: (n, D, D, rows).
-        mean = kbar.transpose(1, 2)
-        second = torch.bmm(self.outer(t), p.transpose(1, 2))
+    def moments(self, t: _Tile, p: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean key (n, rows, D) and C of every row of a tile, (n, D, D, rows), lower triangle.
+
+        The systems of a tile lie side by side in the last axis.
+        """
+        n, rows, _ = p.shape
+        dim = self.k.shape[2]
+        both = torch.bmm(self.outer(t), p.transpose(1, 2))
+        second, mean = both[:, :-dim], both[:, -dim:]
         second.addcmul_(mean[:, self.row], mean[:, self.column], value=-1)
-        moments = second.new_empty(n, dim * dim, rows)
-        moments[:, self.half] = second
-        moments = moments.view(n, dim, dim, rows)
-        diagonal = moments.diagonal(dim1=1, dim2=2)
+        full = second.new_empty(n, dim * dim, rows)
+        full[:, self.half] = second
+        full = full.view(n, dim, dim, rows)
+        diagonal = full.diagonal(dim1=1, dim2=2)
         diagonal += self.ridge[t.first : t.last, None, None]
-        return solve_spd_(moments, right.transpose(1, 2).contiguous()).transpose(1, 2)
+        return mean.transpose(1, 2), full
 
     def outer(self, t: _Tile) -> Tensor:
-        """(n, D (D + 1) / 2, keys) products of key components, kept from tile to tile of the same
-        sequences.
+        """(n, D (D + 1) / 2 + D, keys): products of key components, then the keys themselves.
+
+        Kept from tile to tile of the same sequences.
         """
         if self._outer_of != (t.first, t.last):
             keys = self.k[t.first : t.last].transpose(1, 2).contiguous()
-            self._outer = keys[:, self.row].mul_(keys[:, self.column])
+            pairs = keys[:, self.row].mul_(keys[:, self.column])
+            self._outer = torch.cat([pairs, keys], dim=1)
             self._outer_of = (t.first, t.last)
         return self._outer[..., : t.keys]
+
+
+def _solve(moments: Tensor, right: Tensor) -> Tensor:
+    """C^-1 right for every row of a tile: (n, rows, D)."""
+    return solve_spd_(moments, right.transpose(1, 2).contiguous()).transpose(1, 2)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(-1, keepdim=True)
 
 
 class _LocalLinear(torch.autograd.Function):
@@ -140,14 +181,13 @@ class _LocalLinear(torch.autograd.Function):
         out = v.new_empty(q.shape[0], q.shape[1], v.shape[2])
         x = torch.empty_like(q)
         for t in problem.tiles():
-            rows = (slice(t.first, t.last), slice(t.start, t.stop))
-            keys = (slice(t.first, t.last), slice(0, t.keys))
+            rows = t.query_rows
             p = problem.weights(t)
-            kbar = torch.bmm(p, k[keys])
-            x[rows] = solved = problem.solve(t, p, kbar, q[rows] - kbar)
-            a = torch.bmm(solved, k[keys].transpose(1, 2))
-            a += 1.0 - (solved * kbar).sum(-1, keepdim=True)
-            out[rows] = torch.bmm(a.mul_(p), v[keys])
+            kbar, moments = problem.moments(t, p)
+            x[rows] = solved = _solve(moments, q[rows] - kbar)
+            a = problem.product("scores", t, solved, k[t.key_rows])
+            a += 1.0 - _dot(solved, kbar)
+            out[rows] = torch.bmm(a.mul_(p), v[t.key_rows])
         ctx.save_for_backward(q, k, v, ridge, key_mask, x, out)
         ctx.scale, ctx.causal = scale, causal
         return out
@@ -160,33 +200,34 @@ class _LocalLinear(torch.autograd.Function):
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         dridge = torch.zeros_like(ridge)
         for t in problem.tiles():
-            rows = (slice(t.first, t.last), slice(t.start, t.stop))
-            keys = (slice(t.first, t.last), slice(0, t.keys))
-            kc, qc, xc, gc = k[keys], q[rows], x[rows], grad[rows]
+            rows = t.query_rows
+            kc, qc, xc, gc = k[t.key_rows], q[rows], x[rows], grad[rows]
             p = problem.weights(t)
-            kbar = torch.bmm(p, kc)
-            # G_ij = g_i·v_j, and T_i = sum_j p_ij G_ij (k_j - kbar_i) is the right-hand side of
-            # the implicit solve u_i = C_i^-1 T_i.
-            big_g = torch.bmm(gc, v[keys].transpose(1, 2))
-            pg = p * big_g
+            kbar, moments = problem.moments(t, p)
+            # gap_ij starts as G_ij = g_i·v_j; T_i = sum_j p_ij G_ij (k_j - kbar_i) is the
+            # right-hand side of the implicit solve u_i = C_i^-1 T_i.
+            gap = problem.product("gap", t, gc, v[t.key_rows])
+            pg = torch.mul(p, gap, out=problem.buffer("scores", t))
             g_mean = pg.sum(-1, keepdim=True)
-            u = problem.solve(t, p, kbar, torch.bmm(pg, kc) - g_mean * kbar)
+            u = _solve(moments, torch.bmm(pg, kc) - g_mean * kbar)
             lam = ridge[t.first : t.last, None, None]
-            h = (u * (qc - kbar - lam * xc)).sum(-1, keepdim=True)
-            e = (gc * out[rows]).sum(-1, keepdim=True)
-            # a_ij = (k_j - kbar_i)·x_i and b_ij = (k_j - kbar_i)·u_i
-            a = torch.bmm(xc, kc.transpose(1, 2)).sub_((xc * kbar).sum(-1, keepdim=True))
-            b = torch.bmm(u, kc.transpose(1, 2)).sub_((u * kbar).sum(-1, keepdim=True))
-            gap = big_g.sub_(b)
-            pa = a.mul_(p)
-            weight = p + pa
-            logits = (weight * gap).addcmul_(p, h - e).addcmul_(pa, g_mean, value=-1)
+            h = _dot(u, qc - kbar - lam * xc)
+            e = _dot(gc, out[rows])
+            # gap_ij becomes G_ij - b_ij with b_ij = (k_j - kbar_i)·u_i.
+            b = problem.product("scores", t, u, kc)
+            gap += _dot(u, kbar)
+            gap -= b
+            # pa_ij = p_ij a_ij with a_ij = (k_j - kbar_i)·x_i, and weight_ij = p_ij (1 + a_ij).
+            pa = problem.product("pa", t, xc, kc).sub_(_dot(xc, kbar)).mul_(p)
+            weight = torch.add(p, pa, out=problem.buffer("scores", t))
+            dv[t.key_rows].baddbmm_(weight.transpose(1, 2), gc)
+            dk[t.key_rows].baddbmm_(weight.transpose(1, 2), u, alpha=-1)
+            # d loss / d logits_ij = weight gap + p (h - e) - pa g_mean
+            logits = pa.mul_(-g_mean).addcmul_(weight, gap).addcmul_(p, h - e)
+            dq[rows] = torch.baddbmm(u, logits, kc, alpha=ctx.scale)
+            dk[t.key_rows].baddbmm_(logits.transpose(1, 2), qc, alpha=ctx.scale)
             slope = gap.sub_(g_mean).mul_(p)
-            dq[rows] = u + ctx.scale * torch.bmm(logits, kc)
-            dk[keys] += ctx.scale * torch.bmm(logits.transpose(1, 2), qc)
-            dk[keys] += torch.bmm(slope.transpose(1, 2), xc)
-            dk[keys] -= torch.bmm(weight.transpose(1, 2), u)
-            dv[keys] += torch.bmm(weight.transpose(1, 2), gc)
+            dk[t.key_rows].baddbmm_(slope.transpose(1, 2), xc)
             dridge[t.first : t.last] -= (u * xc).sum((1, 2))
         return dq, dk, dv, dridge, None, None, None
 

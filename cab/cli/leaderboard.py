@@ -42,7 +42,7 @@ def leaderboard_command(
                 continue
             printed = True
             title = f"{pattern.value} ({track_scale}, {track_device})"
-            console.print(standing_table(standings, found.tasks, title))
+            console.print(standing_table(standings, found.tasks, title, console.width))
             print_board_notes(found)
             console.print()
     if not printed:

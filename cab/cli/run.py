@@ -150,7 +150,9 @@ def _print_results(
             )
             found = board(results, pattern, scale, device)
             standings = [s for s in found.standings if s.entry in entries]
-            console.print(standing_table(standings, found.tasks, "\nIndex (0 = softmax)"))
+            console.print(
+                standing_table(standings, found.tasks, "\nIndex (0 = softmax)", console.width)
+            )
             print_board_notes(found)
         costs = cost_table(results, pattern, scale, device, [e for e in entries if e != "none"])
         if costs is not None:

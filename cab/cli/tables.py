@@ -33,9 +33,10 @@ def score_table(
     rows = rows[rows["entry"].isin(entries)]
     if rows.empty:
         return None
-    shown = table("task", "metric", "", *entries, right=tuple(entries))
+    shown = table("metric", *entries, right=tuple(entries))
     infos = {info.id: info for info in TASKS.infos()}
     for task in sorted(rows["task"].unique()):
+        shown.add_row(f"[bold]{task}[/bold]")
         part = rows[rows["task"] == task]
         for metric in _metric_order(infos.get(task), list(part["metric"].unique())):
             cells = part[part["metric"] == metric]
@@ -45,16 +46,11 @@ def score_table(
                 for entry in entries
             ]
             best = _best(values, higher)
-            shown.add_row(
-                task,
-                metric,
-                "↑" if higher else "↓",
-                *(
-                    f"[bold]{plus_minus(v)}[/bold]" if i == best else plus_minus(v)
-                    for i, v in enumerate(values)
-                ),
+            marked = (
+                f"[bold]{plus_minus(v)}[/bold]" if i == best else plus_minus(v)
+                for i, v in enumerate(values)
             )
-            task = ""
+            shown.add_row(f"  {metric} {'↑' if higher else '↓'}", *marked)
     return shown
 
 
@@ -92,17 +88,22 @@ def cost_table(
     return shown
 
 
-def standing_table(standings: list[Standing], tasks: list[str], title: str) -> Table:
-    """Rank, entry, grade, index with interval, score by task."""
+def standing_table(
+    standings: list[Standing], tasks: list[str], title: str, width: int = 80
+) -> Table:
+    """Rank, entry, grade, index with interval, and the score by task where that fits ``width``."""
+    names = max((len(s.entry) for s in standings), default=9)
+    room = width - names - sum(len(task) + 2 for task in tasks)
+    shown_tasks = tasks if room >= 48 else []
     shown = table(
         "#",
         "attention",
         "grade",
         "index",
         "95 % interval",
-        *tasks,
+        *shown_tasks,
         title=title,
-        right=("#", "index", *tasks),
+        right=("#", "index", "95 % interval", *shown_tasks),
     )
     for standing in standings:
         rank = "" if standing.rank is None else f"{'=' if standing.tied else ''}{standing.rank}"
@@ -114,7 +115,7 @@ def standing_table(standings: list[Standing], tasks: list[str], title: str) -> T
             standing.grade,
             index,
             f"{bounds.low:+.3f} .. {bounds.high:+.3f}" if bounds.known else "-",
-            *(f"{standing.tasks[t]:+.3f}" if t in standing.tasks else "-" for t in tasks),
+            *(f"{standing.tasks[t]:+.3f}" if t in standing.tasks else "-" for t in shown_tasks),
         )
     return shown
 

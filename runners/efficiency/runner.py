@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import statistics
+import time
 from collections.abc import Iterator
 
 import torch
@@ -71,6 +72,7 @@ def run_efficiency(cell: Cell, report: Report) -> None:
         for phase in PHASES
     ]
     exhausted: dict[tuple[str, str], int] = {}
+    began = time.monotonic()
     generator = torch.Generator(device=device).manual_seed(cell.seed)
     order = random.Random(cell.seed)
     for number, (measure, length, phase) in enumerate(points, start=1):
@@ -80,6 +82,9 @@ def run_efficiency(cell: Cell, report: Report) -> None:
         if reached is not None:
             message = f"not tried: out of memory at length {reached} already"
             rows = [ended(here, Status.OOM, message)]
+        elif time.monotonic() - began > settings.cell_seconds:
+            message = f"not tried: the cell's {settings.cell_seconds:.0f} s were spent before it"
+            rows = [ended(here, Status.TIMEOUT, message)]
         else:
             calls = CallFactory(settings, length, phase, device, generator)
             try:
@@ -102,8 +107,9 @@ def _measure(
     order: random.Random,
 ) -> Iterator[Row]:
     if measure == "memory":
-        # The first call of a kind allocates what later calls reuse (thread pools, workspaces).
-        calls.prepare(candidate)()
+        if calls.length == settings.lengths[0]:
+            # The first call of a kind allocates what later ones reuse (thread pools, workspaces).
+            calls.prepare(candidate)()
         peak = float(peak_memory(calls.prepare(candidate), calls.device))
         yield _number(row, "peak_memory", [peak], "B")
         return

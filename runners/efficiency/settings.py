@@ -24,6 +24,8 @@ class EfficiencySettings:
     made in any case."""
     rounds: int
     """Most timed rounds of one length and phase."""
+    cell_seconds: float = 120.0
+    """Points that a cell has not begun by then are recorded as ``timeout`` without being tried."""
 
 
 def efficiency_settings(scale: Scale, device: str) -> EfficiencySettings:
@@ -36,4 +38,4 @@ def efficiency_settings(scale: Scale, device: str) -> EfficiencySettings:
     if scale is Scale.TINY:
         return EfficiencySettings((256, 512, 1024), 1, 4, 16, torch.float32, 0.2, 10)
     lengths = tuple(256 * 2**i for i in range(6))
-    return EfficiencySettings(lengths, 1, 4, 16, torch.float32, 0.6, 30)
+    return EfficiencySettings(lengths, 1, 4, 16, torch.float32, 0.4, 30)
