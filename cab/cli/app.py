@@ -82,6 +82,9 @@ def run(
     ] = None,
     threads: Annotated[int, typer.Option(help="Threads of a quality cell on a CPU.")] = 1,
     timeout: Annotated[float, typer.Option(help="Seconds after which a cell is given up.")] = 900.0,
+    executor: Annotated[
+        str, typer.Option(help="Where cells run: an entry point's name.")
+    ] = "local",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the cells and stop.")] = False,
 ) -> None:
     """Measure attentions on a pattern, beside softmax and no attention."""
@@ -102,6 +105,7 @@ def run(
             workers=workers,
             threads=threads,
             timeout=timeout,
+            executor=executor,
             dry_run=dry_run,
         )
     )

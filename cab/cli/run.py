@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
@@ -14,6 +15,9 @@ from cab.cli.progress import RunDisplay
 from cab.errors import UsageError
 from cab.schema import Status
 from cab.store import ResultStore
+
+if TYPE_CHECKING:
+    from runners.executors.events import Executor
 
 
 def run_command(
@@ -31,6 +35,7 @@ def run_command(
     workers: int | None,
     threads: int,
     timeout: float,
+    executor: str,
     dry_run: bool,
 ) -> int:
     """Run a request; the exit code is 0, 1 where a cell of a candidate failed, 130 after Ctrl-C."""
@@ -45,10 +50,12 @@ def run_command(
     given = parse_options(options)
 
     from runners.environment import available_cores, device_name
+    from runners.executors.selection import executor_class
     from runners.planner import Request, make_plan
     from runners.session import missing_cells
 
     device = parse_device(device)
+    chosen = executor_class(executor)(workers, threads, timeout)
     request = Request(
         attentions=attentions,
         patterns=patterns,
@@ -72,7 +79,7 @@ def run_command(
     if dry_run:
         _print_cells(plan.cells, {cell.key for cell in todo})
         return 0
-    interrupted = _execute(todo, store, workers, threads, timeout) if todo else None
+    interrupted = _execute(todo, store, chosen) if todo else None
     if interrupted is not None:
         done = len(todo) - len(missing_cells(todo, store))
         console.print(
@@ -85,14 +92,10 @@ def run_command(
     return _exit_code(plan.cells, store)
 
 
-def _execute(
-    todo: list[Cell], store: ResultStore, workers: int | None, threads: int, timeout: float
-) -> KeyboardInterrupt | None:
+def _execute(todo: list[Cell], store: ResultStore, executor: Executor) -> KeyboardInterrupt | None:
     from runners.executors.events import Ended, Event, Progressed, Started
-    from runners.executors.local import LocalExecutor
     from runners.session import run_cells
 
-    executor = LocalExecutor(workers, threads, timeout)
     # A scheduler's polite end is handled as the user's own.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with RunDisplay(console, todo, executor.width(todo)) as display:

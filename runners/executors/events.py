@@ -44,6 +44,20 @@ Event = Started | Progressed | Ended
 class Executor(Protocol):
     """Runs cells somewhere: worker processes here, a Ray cluster, Slurm jobs."""
 
+    def __init__(
+        self, workers: int | None = None, threads: int | None = None, timeout: float = 900.0
+    ) -> None:
+        """Choose how the machine is shared.
+
+        Args:
+            workers: quality cells at a time; None: what suits the device.
+            threads: torch threads of a quality cell on a CPU; None: one.
+            timeout: seconds after which a cell is ended as ``timeout``.
+        """
+
+    def width(self, cells: Sequence[Cell]) -> int:
+        """Quality cells that run at a time."""
+
     def run(self, cells: Sequence[Cell], on_event: Callable[[Event], None]) -> None:
         """Run every cell once and report; returns when all have ended.
 

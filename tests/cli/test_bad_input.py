@@ -22,6 +22,7 @@ LLA = ("--attn", "lla")
         ((*RUN, *LLA, "--seeds", "many"), "--seeds"),
         ((*RUN, *LLA, "--measure", "speed"), "unknown measure 'speed'"),
         ((*RUN, *LLA, "--device", "tpu"), "unknown device"),
+        ((*RUN, *LLA, "--executor", "cloud"), "unknown executor 'cloud'"),
         ((*RUN, *LLA, "--option", "ridge"), "name=value"),
         ((*RUN, *LLA, "--option", "rigde=1"), "has no option 'rigde'; it has ridge"),
         ((*RUN, *LLA, "--option", "ridge=big"), "takes float"),

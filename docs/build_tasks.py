@@ -1,0 +1,151 @@
+"""Write docs/tasks.md from the registry, the data manifest and the reference results.
+
+python docs/build_tasks.py           # write
+python docs/build_tasks.py --check   # exit code 1 where the file is stale
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from cab.cli.tables import plus_minus
+from cab.info import Scale, TaskInfo
+from cab.patterns import Pattern
+from cab.registries import TASKS
+from cab.scoring.quality import discrimination, scores
+from cab.scoring.results import Results, load_results
+from cab.store import ResultStore
+from tasks.data.embedded import dataset, names
+
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = ROOT / "results" / "reference"
+TARGET = ROOT / "docs" / "tasks.md"
+
+HEAD = """# Tasks
+
+<!-- Written by docs/build_tasks.py from the registry and results/reference; do not edit. -->
+
+In a run for a pattern, the candidate takes the slots of that pattern and softmax keeps all others.
+Everything else - initial shared weights, data order, dropout, recipe - is the same for every
+attention under one seed. The checkpoint is chosen on validation data, the numbers are of test data.
+
+A (task, pattern) pair measures attention only if `softmax` beats `none` clearly: the gap must be at
+least four times the larger of the two standard deviations over seeds, or leaderboards leave the
+pair out. The tables below show it at scale `small`, {seeds} seeds on a CPU, mean ± half of the 95 %
+interval (Student's t over seeds), measured by
+
+    {command}
+
+and stored in `results/reference`.
+"""
+
+COMMAND = "cab run --attn softmax --attn none --attn lla --pattern all --measure quality"
+
+
+def main() -> int:
+    """Write the page, or compare it with what is there."""
+    text = page()
+    if "--check" in sys.argv[1:]:
+        if TARGET.read_text(encoding="utf-8") == text:
+            return 0
+        print("docs/tasks.md is stale: run `make docs`", file=sys.stderr)
+        return 1
+    TARGET.write_text(text, encoding="utf-8")
+    return 0
+
+
+def page() -> str:
+    """The whole page."""
+    results = load_results(ResultStore(REFERENCE))
+    seeds = results.rows["seed"].nunique()
+    parts = [HEAD.format(seeds=seeds, command=COMMAND), _overview()]
+    parts += [_task(info, results) for info in TASKS.infos()]
+    parts.append(_data())
+    return "\n".join(parts)
+
+
+def _overview() -> str:
+    lines = ["| task | " + " | ".join(p.abbreviation for p in Pattern) + " | data |"]
+    lines.append("|---|" + "---|" * (len(Pattern) + 1))
+    for info in TASKS.infos():
+        marks = [info.backbones.get(p, "") for p in Pattern]
+        lines.append(f"| [{info.id}](#{info.id}) | " + " | ".join(marks) + f" | {info.dataset} |")
+    return "\n".join(lines) + "\n"
+
+
+def _task(info: TaskInfo, results: Results) -> str:
+    lines = [f"## {info.id}\n", f"**{info.title}.** {info.description}\n"]
+    for metric in info.metrics:
+        better = "higher" if metric.higher_is_better else "lower"
+        index = "" if metric.headline else "; not in the index"
+        lines.append(f"* `{metric.name}` ({metric.unit}, {better} is better{index}): {metric.help}")
+    lines.append("")
+    if info.data_dir:
+        lines.append(f"`--data-dir`: {info.data_dir}\n")
+    lines += [_measured(info, results), _recipe(info)]
+    return "\n".join(lines)
+
+
+def _measured(info: TaskInfo, results: Results) -> str:
+    rows: list[str] = []
+    entries = ["softmax", "none", "lla"]
+    for pattern in Pattern:
+        if pattern not in info.backbones:
+            continue
+        table = scores(results, pattern.value, "small", "cpu")
+        table = table[table["task"] == info.id]
+        for metric in info.metrics:
+            part = table[table["metric"] == metric.name]
+            if part.empty:
+                continue
+            values = [_cell(part, entry) for entry in entries]
+            found = discrimination(table, info.id, metric.name)
+            ratio = "-" if found is None else f"{found.ratio:.1f}"
+            rows.append(f"| {pattern.value} | {metric.name} | {' | '.join(values)} | {ratio} |")
+    if not rows:
+        return ""
+    head = f"| pattern | metric | {' | '.join(entries)} | gap / spread |"
+    return "\n".join([head, "|---|---|" + "---|" * (len(entries) + 1), *rows]) + "\n"
+
+
+def _cell(part: pd.DataFrame, entry: str) -> str:
+    from cab.scoring.intervals import mean_interval
+
+    values = part[part["entry"] == entry]["value"].to_numpy(float)
+    return plus_minus(mean_interval(values)) if len(values) else "-"
+
+
+def _recipe(info: TaskInfo) -> str:
+    task_class = TASKS.load(TASKS.resolve(info.id))
+    lines = ["| scale | pattern | steps | batch | learning rate | queries | keys |",
+             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for scale in Scale:
+        if scale not in info.scales:
+            continue
+        for pattern in info.patterns:
+            task = task_class(pattern, scale)
+            recipe, (queries, keys) = task.recipe, task.length()
+            lines.append(
+                f"| {scale} | {pattern.value} | {recipe.steps} | {recipe.batch_size} | "
+                f"{recipe.learning_rate:g} | {queries} | {keys} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _data() -> str:
+    lines = ["## Embedded data\n"]
+    for name in names():
+        data = dataset(name)
+        kib = data.bytes / 1024
+        lines.append(
+            f"* **{name}**: {data.title}. {data.description} Licence: {data.licence}. "
+            f"{data.rows} rows, {kib:.0f} KiB. Split: {data.split_rule}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
