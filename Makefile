@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+BASE := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-slow check format docs dashboard bench clean
@@ -10,37 +11,41 @@ STAMP := $(VENV)/.installed
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(STAMP): pyproject.toml
+$(BASE): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(DEV): $(BASE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-run: $(STAMP) ## measure lla on causal-cross beside softmax and none (about four minutes on 2 cores)
+run: $(BASE) ## measure lla on causal-cross beside softmax and none (about four minutes on 2 cores)
 	$(BIN)/cab run --attn lla --pattern causal-cross
 
-test: $(STAMP) ## run the tests
+test: $(DEV) ## run the tests
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: $(STAMP) ## run the tests that take minutes
+test-slow: $(DEV) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-check: $(STAMP) ## format, lint, types, generated docs
+check: $(DEV) ## format, lint, types, generated docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python docs/build_tasks.py --check
 
-format: $(STAMP) ## format and fix what can be fixed
+format: $(DEV) ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(STAMP) ## write docs/tasks.md from the registry and the reference results
+docs: $(DEV) ## write docs/tasks.md from the registry and the reference results
 	$(BIN)/python docs/build_tasks.py
 
-dashboard: $(STAMP) ## browse the leaderboard
+dashboard: $(BASE) ## browse the leaderboard
 	$(BIN)/cab dashboard
 
-bench: $(STAMP) ## time the attentions (pytest-benchmark)
+bench: $(DEV) ## time the attentions (pytest-benchmark)
 	$(BIN)/python -m pytest benchmarks --benchmark-only
 
 clean: ## remove the environment and caches (results stay)

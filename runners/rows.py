@@ -14,8 +14,8 @@ from cab.schema import Row, Status
 from runners.environment import device_name, environment, git_commit
 
 
-def row_template(cell: Cell) -> Row:
-    """A row with the fields that the cell and this process determine."""
+def identity(cell: Cell) -> Row:
+    """A row with the fields that the cell determines."""
     return Row(
         cell=cell.key,
         kind=cell.kind,
@@ -30,12 +30,19 @@ def row_template(cell: Cell) -> Row:
         scale=cell.scale,
         seed=cell.seed,
         device=cell.device,
+        label="self-reported",
+        suite_version=cell.suite_version,
+    )
+
+
+def row_template(cell: Cell) -> Row:
+    """A row with the fields that the cell and this process determine."""
+    return replace(
+        identity(cell),
         device_name=device_name(cell.device),
         threads=torch.get_num_threads(),
         environment=environment(cell.device),
         backend="torch",
-        label="self-reported",
-        suite_version=cell.suite_version,
         git_commit=git_commit(),
     )
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 
 from cab.cell import Cell
 from cab.schema import Row, Status
 from cab.store import ResultStore
-from cab.version import SUITE_VERSION
 from runners.executors.events import Ended, Event, Executor
+from runners.rows import ended, identity
 
 
 @dataclass
@@ -59,24 +58,6 @@ def rows_of(end: Ended) -> list[Row]:
     """Everything a cell measured, and a row for its end where that was not ``ok``."""
     if end.status is Status.OK and end.rows:
         return end.rows
-    cell = end.cell
-    last = Row(
-        cell=cell.key,
-        kind=cell.kind,
-        recorded_at=datetime.now(UTC),
-        attention=cell.attention,
-        grade=cell.grade,
-        attention_hash=cell.attention_hash,
-        pattern=cell.pattern,
-        task=cell.task,
-        task_hash=cell.task_hash,
-        data_hash=cell.data_hash,
-        scale=cell.scale,
-        seed=cell.seed,
-        device=cell.device,
-        label="self-reported",
-        suite_version=SUITE_VERSION,
-        status=(Status.ERROR if end.status is Status.OK else end.status).value,
-        message=end.message or "the cell ended without a row",
-    )
-    return [*end.rows, last]
+    status = Status.ERROR if end.status is Status.OK else end.status
+    message = end.message or "the cell ended without a row"
+    return [*end.rows, ended(identity(end.cell), status, message)]

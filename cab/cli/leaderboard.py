@@ -13,7 +13,7 @@ from cab.info import Grade, Scale
 from cab.patterns import Pattern
 from cab.registries import ATTENTIONS
 from cab.scoring.quality import QualityBoard, Standing
-from cab.scoring.results import load_results
+from cab.scoring.results import Results, load_results
 from cab.store import ResultStore
 
 
@@ -44,6 +44,7 @@ def leaderboard_command(
             title = f"{pattern.value} ({track_scale}, {track_device})"
             console.print(standing_table(standings, found.tasks, title, console.width))
             print_board_notes(found)
+            _print_failures(results, pattern.value, track_scale, track_device)
             console.print()
     if not printed:
         console.print(
@@ -77,6 +78,15 @@ def print_board_notes(found: QualityBoard) -> None:
                 f"[dim]{standing.entry} has no index: no result on "
                 f"{', '.join(standing.missing)}[/dim]"
             )
+
+
+def _print_failures(results: Results, pattern: str, scale: str, device: str) -> None:
+    """Cells without a result: they are part of what is known of an entry."""
+    rows = results.select(kind="quality", pattern=pattern, scale=scale, device=device)
+    failed = rows[rows["status"] != "ok"]
+    for (entry, task, status), cells in failed.groupby(["entry", "task", "status"])["cell"]:
+        count = cells.nunique()
+        console.print(f"[dim]{entry} on {task}: {count} x {status}[/dim]", soft_wrap=True)
 
 
 def _kept(standing: Standing, grade: str | None) -> bool:
