@@ -46,7 +46,7 @@ class Plan:
     cells: list[Cell]
     candidates: list[str]
     patterns: list[Pattern]
-    tasks: dict[Pattern, list[str]]
+    """Patterns that have cells"""
     notes: list[str]
 
 
@@ -68,6 +68,9 @@ def make_plan(request: Request, machine: str) -> Plan:
     entries = _entries(request.attentions)
     tasks = [TASKS.resolve(name) for name in request.tasks] or list(TASKS.entries().values())
     options = _options(entries, request.options)
+    if request.data_dir is not None and not any(task.info.data_dir for task in tasks):
+        names = ", ".join(task.id for task in tasks)
+        raise UsageError(f"--data-dir is of no use here: {names} reads no original data")
 
     notes: list[str] = []
     wanted: list[tuple[Pattern, Entry[AttentionInfo]]] = []
@@ -85,7 +88,7 @@ def make_plan(request: Request, machine: str) -> Plan:
     chosen = {entry.id for entry in entries}
 
     cells: list[Cell] = []
-    by_pattern: dict[Pattern, list[str]] = {}
+    served_patterns: list[Pattern] = []
     for pattern in patterns:
         lineup = [e for e in controls if e.id not in chosen]
         lineup += [e for p, e in wanted if p == pattern]
@@ -96,7 +99,7 @@ def make_plan(request: Request, machine: str) -> Plan:
             notes += [
                 f"task {t.id} has no {pattern} slots: left out" for t in tasks if t not in served
             ]
-        by_pattern[pattern] = [t.id for t in served]
+        served_patterns.append(pattern)
         if "quality" in request.measures:
             cells += _quality_cells(request, scale, pattern, lineup, served, options)
         measures = tuple(m for m in MEASURES[1:] if m in request.measures)
@@ -108,7 +111,9 @@ def make_plan(request: Request, machine: str) -> Plan:
         raise UsageError(
             f"no task of {names} has slots of {', '.join(patterns)}; see `cab list tasks`"
         )
-    return Plan(cells, [entry.id for entry in entries], list(by_pattern), by_pattern, notes)
+    reached = {cell.pattern for cell in cells}
+    shown = [pattern for pattern in served_patterns if pattern.value in reached]
+    return Plan(cells, [entry.id for entry in entries], shown, notes)
 
 
 def _quality_cells(

@@ -104,10 +104,9 @@ class _Worker:
         environment = dict(os.environ)
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         if cell.device == "cuda":
-            visible = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
-            environment["CUDA_VISIBLE_DEVICES"] = (
-                visible[place % len(visible)] if visible[0] else str(place)
-            )
+            environment["CUDA_VISIBLE_DEVICES"] = _gpu_of(place)
+            # cuBLAS is reproducible only with a fixed workspace.
+            environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "runners.worker", str(writer)],
             stdin=subprocess.PIPE,
@@ -185,6 +184,17 @@ class _Worker:
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").strip().splitlines()
         return lines[-1][:300] if lines else ""
+
+
+def _gpu_of(place: int) -> str:
+    """The GPU of a worker's place, in turns where there are more places than GPUs."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named:
+        gpus = named.split(",")
+        return gpus[place % len(gpus)]
+    import torch
+
+    return str(place % max(1, torch.cuda.device_count()))
 
 
 def _end_of(code: int) -> tuple[Status, str]:

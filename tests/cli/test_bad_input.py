@@ -53,6 +53,12 @@ def test_data_dir_without_the_files(cab_in, tmp_path):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_data_dir_for_a_task_that_reads_none(cab_in, tmp_path):
+    done = cab_in(*RUN, *LLA, "--task", "test-time-regression", "--data-dir", tmp_path)
+    assert done.returncode == 2
+    assert "reads no original data" in done.stderr
+
+
 def test_a_file_that_does_not_import(cab_in, tmp_path):
     (tmp_path / "broken.py").write_text("import no_such_package_at_all\n")
     done = cab_in(*RUN, "--attn", "broken.py:Mine")

@@ -1,0 +1,79 @@
+"""Requests become cells: controls included once, unsupported pairs said, data folders found."""
+
+import pytest
+
+from cab.errors import UsageError
+from cab.patterns import Pattern
+from runners.planner import Request, data_dir_of, make_plan
+
+
+def plan(**fields):
+    base = {"attentions": ["lla"], "patterns": ["CC"], "scale": "tiny", "seeds": 1,
+            "tasks": ["test-time-regression"], "measures": ["quality"]}  # fmt: skip
+    return make_plan(Request(**{**base, **fields}), machine="here")
+
+
+def names(cells):
+    return [cell.attention for cell in cells]
+
+
+def test_controls_stand_beside_the_candidate_once():
+    assert sorted(names(plan().cells)) == ["lla", "none", "softmax"]
+    assert sorted(names(plan(attentions=["softmax", "lla", "lla"]).cells)) == [
+        "lla", "none", "softmax"
+    ]  # fmt: skip
+
+
+def test_seeds_come_before_attentions():
+    cells = plan(seeds=2).cells
+    assert [cell.seed for cell in cells] == [0, 0, 0, 1, 1, 1]
+
+
+def test_efficiency_cells_are_bound_to_the_machine_and_leave_none_out():
+    cells = plan(measures=["latency", "memory"], seeds=2).cells
+    assert sorted(set(names(cells))) == ["lla", "softmax"]
+    assert {cell.machine for cell in cells} == {"here"}
+    other = make_plan(
+        Request(attentions=["lla"], patterns=["CC"], scale="tiny", seeds=2,
+                tasks=["test-time-regression"], measures=["latency", "memory"]),
+        machine="elsewhere",
+    )  # fmt: skip
+    assert {c.key for c in cells}.isdisjoint(c.key for c in other.cells)
+
+
+def test_cell_keys_are_the_same_for_the_same_request():
+    assert [c.key for c in plan().cells] == [c.key for c in plan().cells]
+    keys = {c.key for c in plan().cells if c.attention == "lla"}
+    changed = plan(options={"ridge": "0.5"})
+    assert keys.isdisjoint(c.key for c in changed.cells)
+    # An option of the candidate does not touch the controls.
+    assert {c.key for c in plan().cells} & {c.key for c in changed.cells}
+
+
+def test_patterns_that_one_of_several_lacks_are_noted():
+    made = plan(attentions=["local"], patterns=["all"])
+    assert made.patterns == [Pattern.CAUSAL_SELF]
+    assert any("local does not support causal-cross" in note for note in made.notes)
+    assert set(names(made.cells)) == {"local", "softmax", "none"}
+
+
+def test_two_entries_of_one_id(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.py").write_text(
+            "from cab import Attention\n\n\nclass Mine(Attention):\n    pass\n"
+        )
+    targets = [f"{tmp_path}/{folder}/x.py:Mine" for folder in ("a", "b")]
+    with pytest.raises(UsageError, match="both call themselves 'mine'"):
+        plan(attentions=targets)
+
+
+def test_a_tasks_own_folder_is_preferred(tmp_path):
+    from cab.registries import TASKS
+
+    info = TASKS.resolve("forecasting").info
+    assert data_dir_of(info, tmp_path) == tmp_path
+    (tmp_path / "forecasting").mkdir()
+    assert data_dir_of(info, tmp_path) == tmp_path / "forecasting"
+    assert data_dir_of(info, None) is None
+    assert data_dir_of(TASKS.resolve("test-time-regression").info, tmp_path) is None
