@@ -81,7 +81,8 @@ def _task(info: TaskInfo, results: Results) -> str:
     for metric in info.metrics:
         better = "higher" if metric.higher_is_better else "lower"
         index = "" if metric.headline else "; not in the index"
-        lines.append(f"* `{metric.name}` ({metric.unit}, {better} is better{index}): {metric.help}")
+        unit = f"{metric.unit}, " if metric.unit else ""
+        lines.append(f"* `{metric.name}` ({unit}{better} is better{index}): {metric.help}")
     lines.append("")
     if info.data_dir:
         lines.append(f"`--data-dir`: {info.data_dir}\n")

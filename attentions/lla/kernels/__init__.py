@@ -1,0 +1,1 @@
+"""Triton kernels of Local Linear Attention; import the submodules, which need Triton."""

@@ -1,0 +1,217 @@
+"""Forward kernel of Local Linear Attention: three sweeps over the keys per tile of queries.
+
+    1. online softmax:       lse_i and kbar_i
+    2. conjugate gradients:  x_i = C_i^-1 (q_i - kbar_i), one sweep per iteration
+    3. output:               o_i = sum_j p_ij (1 + (k_j - kbar_i)·x_i) v_j, and the residual of x_i
+
+Nothing of size Lq x Lk or L x D x D is ever stored: the memory is that of x, kbar and o.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from attentions.lla.kernels.common import (
+    LOG2_E,
+    bucket,
+    check_inputs,
+    key_end,
+    load_rows,
+    mask_bytes,
+    product_dtype,
+    score_tile,
+    solve,
+    store_rows,
+    tuned,
+)
+
+
+class Forward(NamedTuple):
+    """What the forward kernel leaves; all but `out` in float32."""
+
+    out: Tensor
+    """(N, Lq, Dv) in the dtype of v."""
+    x: Tensor
+    """(N, Lq, D) solutions of C x = q - kbar."""
+    kbar: Tensor
+    """(N, Lq, D) softmax means of the keys."""
+    lse: Tensor
+    """(N, Lq) logarithms to base 2 of the softmax denominators; 0 in a row that sees no key."""
+    residual: Tensor
+    """(N, Lq) true relative residuals |q - kbar - C x| / |q - kbar|, computed afresh from x."""
+
+
+@tuned(
+    ({"BLOCK_Q": 32, "BLOCK_K": 32}, 4, 2),
+    ({"BLOCK_Q": 32, "BLOCK_K": 64}, 4, 2),
+    ({"BLOCK_Q": 64, "BLOCK_K": 32}, 4, 2),
+    ({"BLOCK_Q": 64, "BLOCK_K": 64}, 8, 2),
+    ({"BLOCK_Q": 128, "BLOCK_K": 32}, 8, 2),
+    ({"BLOCK_Q": 128, "BLOCK_K": 64}, 8, 3),
+    blocks=("BLOCK_Q", "BLOCK_K"),
+)
+@triton.jit  # type: ignore[untyped-decorator]
+def _forward_kernel(
+    q_ptr: Any,
+    k_ptr: Any,
+    v_ptr: Any,
+    ridge_ptr: Any,
+    mask_ptr: Any,
+    out_ptr: Any,
+    x_ptr: Any,
+    kbar_ptr: Any,
+    lse_ptr: Any,
+    residual_ptr: Any,
+    length_q: Any,
+    length_k: Any,
+    bucket_q: Any,
+    bucket_k: Any,
+    scale_log2: Any,
+    iterations: Any,
+    tolerance: Any,
+    D: tl.constexpr,
+    DV: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    HAS_MASK: tl.constexpr,
+    OPERAND: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+) -> None:
+    tiles = tl.cdiv(length_q, BLOCK_Q)
+    n = (tl.program_id(0) // tiles).to(tl.int64)
+    # The last tiles see the most keys: starting with them leaves the short ones to fill up.
+    first_row = (tiles - 1 - tl.program_id(0) % tiles) * BLOCK_Q
+    rows = first_row + tl.arange(0, BLOCK_Q)
+    dims = tl.arange(0, BLOCK_D)
+    value_dims = tl.arange(0, BLOCK_V)
+    k_base = k_ptr + n * length_k * D
+    v_base = v_ptr + n * length_k * DV
+    mask_base = mask_ptr + n * length_k
+    end = key_end(first_row, length_q, length_k, CAUSAL, BLOCK_Q)
+    ridge = tl.load(ridge_ptr + n)
+    q = load_rows(q_ptr + n * length_q * D, rows, length_q, dims, D).to(OPERAND)
+
+    top = tl.full([BLOCK_Q], float("-inf"), tl.float32)
+    denominator = tl.zeros([BLOCK_Q], tl.float32)
+    visible = tl.zeros([BLOCK_Q], tl.int32)
+    kbar = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
+    for start in range(0, end, BLOCK_K):
+        cols = start + tl.arange(0, BLOCK_K)
+        k = load_rows(k_base, cols, length_k, dims, D).to(OPERAND)
+        scores = score_tile(
+            q, k, rows, cols, mask_base, length_q, length_k, scale_log2,
+            CAUSAL, HAS_MASK, PRECISION,
+        )  # fmt: skip
+        visible += tl.sum((scores > float("-inf")).to(tl.int32), 1)
+        highest = tl.maximum(top, tl.max(scores, 1))
+        # A row without a key so far has -inf here, and -inf - -inf would be NaN.
+        finite = tl.where(visible > 0, highest, 0.0)
+        w = tl.exp2(scores - finite[:, None])
+        decay = tl.exp2(top - finite)
+        denominator = denominator * decay + tl.sum(w, 1)
+        kbar = kbar * decay[:, None] + tl.dot(w, k.to(tl.float32), input_precision=PRECISION)
+        top = highest
+    seen = visible > 0
+    kbar = kbar / tl.where(seen, denominator, 1.0)[:, None]
+    lse = tl.where(seen, top, 0.0) + tl.log2(tl.where(seen, denominator, 1.0))
+
+    # One key fits exactly whatever the slope, and (q - k) / ridge would only amplify rounding.
+    b = tl.where((visible > 1)[:, None], q.to(tl.float32) - kbar, 0.0)
+    x, _ = solve(
+        b, q, kbar, lse, ridge, k_base, mask_base, rows, dims, end, length_q, length_k,
+        scale_log2, iterations, tolerance, D, CAUSAL, HAS_MASK, OPERAND, PRECISION, BLOCK_K,
+    )  # fmt: skip
+
+    offset = tl.sum(x * kbar, 1)
+    cx = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
+    out = tl.zeros([BLOCK_Q, BLOCK_V], tl.float32)
+    total = tl.zeros([BLOCK_Q], tl.float32)
+    weight_sum = tl.zeros([BLOCK_Q], tl.float32)
+    for start in range(0, end, BLOCK_K):
+        cols = start + tl.arange(0, BLOCK_K)
+        k = load_rows(k_base, cols, length_k, dims, D).to(OPERAND)
+        scores = score_tile(
+            q, k, rows, cols, mask_base, length_q, length_k, scale_log2,
+            CAUSAL, HAS_MASK, PRECISION,
+        )  # fmt: skip
+        p = tl.exp2(scores - lse[:, None])
+        k32 = k.to(tl.float32)
+        pa = p * (tl.dot(x, tl.trans(k32), input_precision=PRECISION) - offset[:, None])
+        cx += tl.dot(pa, k32, input_precision=PRECISION)
+        total += tl.sum(pa, 1)
+        v = load_rows(v_base, cols, length_k, value_dims, DV).to(tl.float32)
+        out += tl.dot(p + pa, v, input_precision=PRECISION)
+        weight_sum += tl.sum(p + pa, 1)
+    gap = b - (cx + ridge * x - total[:, None] * kbar)
+    bb = tl.sum(b * b, 1)
+    residual = tl.where(bb > 0, tl.sqrt(tl.sum(gap * gap, 1) / tl.where(bb > 0, bb, 1.0)), 0.0)
+    # The weights sum to one for any x; dividing takes out what rounding of `offset` added.
+    out = out / tl.where(seen, weight_sum, 1.0)[:, None]
+
+    store_rows(out_ptr + n * length_q * DV, out, rows, length_q, value_dims, DV)
+    store_rows(x_ptr + n * length_q * D, x, rows, length_q, dims, D)
+    store_rows(kbar_ptr + n * length_q * D, kbar, rows, length_q, dims, D)
+    tl.store(lse_ptr + n * length_q + rows, lse, mask=rows < length_q)
+    tl.store(residual_ptr + n * length_q + rows, residual, mask=rows < length_q)
+
+
+def local_linear_forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    ridge: Tensor,
+    key_mask: Tensor | None = None,
+    *,
+    scale: float,
+    causal: bool,
+    iterations: int,
+    tolerance: float,
+    precision: str = "ieee",
+) -> Forward:
+    """Local Linear Attention without gradients.
+
+    Args:
+        q: (N, Lq, D) queries, N = batch times heads, D <= 128; float32, bfloat16 or float16.
+        k: (N, Lk, D). v: (N, Lk, Dv), Dv <= 128.
+        ridge: (N,) float32, positive, relative to the total weight of a row.
+        key_mask: (N, Lk) bool, True where valid, or None.
+        scale: factor of q·k in the exponent.
+        causal: query i sees keys j <= i + Lk - Lq.
+        iterations: conjugate-gradient steps at most; about sqrt(cond C) are needed.
+        tolerance: a row stops at |r| <= tolerance |b|. Float32 reaches about 1e-6.
+        precision: of products of float32 operands: "ieee", or "tf32x3" or "tf32" for tensor cores
+            at large ridges. Products q·k of 16-bit inputs are exact in any case.
+
+    Raises:
+        ValueError: shapes, dtypes or head dims that the kernel does not serve.
+    """
+    check_inputs(q, k, v, ridge, key_mask)
+    q, k, v, ridge = q.contiguous(), k.contiguous(), v.contiguous(), ridge.contiguous()
+    n, length_q, dim = q.shape
+    length_k, dim_v = v.shape[1:]
+    out = v.new_empty(n, length_q, dim_v)
+    x = torch.empty_like(q, dtype=torch.float32)
+    kbar = torch.empty_like(x)
+    lse = x.new_empty(n, length_q)
+    residual = torch.empty_like(lse)
+    if out.numel() == 0:
+        return Forward(out, x, kbar, lse, residual)
+
+    def grid(config: dict[str, int]) -> tuple[int]:
+        return (triton.cdiv(length_q, config["BLOCK_Q"]) * n,)
+
+    _forward_kernel[grid](
+        q, k, v, ridge, mask_bytes(key_mask, k), out, x, kbar, lse, residual,
+        length_q, length_k, bucket(length_q), bucket(length_k),
+        scale * LOG2_E, iterations, tolerance,
+        D=dim, DV=dim_v, BLOCK_D=bucket(dim), BLOCK_V=bucket(dim_v),
+        CAUSAL=causal, HAS_MASK=key_mask is not None,
+        OPERAND=product_dtype(q.dtype), PRECISION=precision,
+    )  # fmt: skip
+    return Forward(out, x, kbar, lse, residual)
