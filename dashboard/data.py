@@ -41,8 +41,12 @@ class Track:
 
 
 def results_folder() -> Path:
-    """The folder that ``cab dashboard`` was given, or the default one."""
-    return Path(os.environ.get("CAB_RESULTS") or DEFAULT_RESULTS)
+    """The folder that ``cab dashboard`` was given, or the default one; below the working folder in
+    its short form, as the user wrote it.
+    """
+    folder = Path(os.environ.get("CAB_RESULTS") or DEFAULT_RESULTS)
+    here = Path.cwd()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
 def read_snapshot(folder: Path) -> Snapshot:

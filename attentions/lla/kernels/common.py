@@ -8,6 +8,10 @@ The kernels never form the matrices C_i of the mean-centred system (see
 which is two matrix products per tile besides the scores, and solve by conjugate gradients.
 """
 
+# Triton compiles a kernel's annotations with it and knows no types of its arguments but constexpr.
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
+
+import contextlib
 import math
 from typing import Any
 
@@ -19,20 +23,23 @@ from torch import Tensor
 INTERPRETED: bool = triton.knobs.runtime.interpret
 """Whether the kernels run in Triton's interpreter on the CPU, not on a GPU."""
 LOG2_E = math.log2(math.e)
-_INTERPRETED_CONFIG = {"BLOCK_Q": 32, "BLOCK_K": 32}
+_INTERPRETED_BLOCK = 32
 
 
-def tuned(*configs: tuple[dict[str, int], int, int], blocks: tuple[str, ...]) -> Any:
-    """Decorator: autotune over (block sizes, warps, stages) per length bucket and head dim.
+def tuned(
+    *configs: tuple[dict[str, int], int, int],
+    key: tuple[str, ...] = ("bucket_q", "bucket_k", "D"),
+) -> Any:
+    """Decorator: autotune over (block sizes, warps, stages) per value of the key's arguments.
 
-    Lengths are rounded up to powers of two in the key, so that a growing sequence is not tuned
-    anew at every step. The interpreter gets one small configuration, as timing it tells nothing.
+    The key has lengths rounded up to powers of two, so that a growing sequence is not tuned anew
+    at every step. The interpreter gets one small configuration, as timing it tells nothing.
     """
     if INTERPRETED:
-        chosen = [triton.Config({name: _INTERPRETED_CONFIG[name] for name in blocks})]
+        chosen = [triton.Config(dict.fromkeys(configs[0][0], _INTERPRETED_BLOCK))]
     else:
         chosen = [triton.Config(b, num_warps=w, num_stages=s) for b, w, s in configs]
-    return triton.autotune(configs=chosen, key=["bucket_q", "bucket_k", "D"])
+    return triton.autotune(configs=chosen, key=list(key))
 
 
 def bucket(length: int) -> int:
@@ -67,41 +74,44 @@ def check_inputs(q: Tensor, k: Tensor, v: Tensor, ridge: Tensor, key_mask: Tenso
         raise ValueError(f"head dims up to 128, not {dim} and {v.shape[2]}")
 
 
+def on_device_of(tensor: Tensor) -> contextlib.AbstractContextManager[None]:
+    """Triton launches on the current device, which need not be the tensors'."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
+
+
 def mask_bytes(key_mask: Tensor | None, like: Tensor) -> Tensor:
     """(N, Lk) uint8 view of a key mask; without one any tensor, which is not read."""
     return like if key_mask is None else key_mask.contiguous().view(torch.uint8)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def load_rows(base: Any, rows: Any, length: Any, dims: Any, D: tl.constexpr) -> Any:
+@triton.jit
+def load_rows(base, rows, length, dims, D: tl.constexpr):
     """(rows, dims) tile of a (length, D) matrix, zeros outside of it."""
     inside = (rows < length)[:, None] & (dims < D)[None, :]
     return tl.load(base + rows[:, None] * D + dims[None, :], mask=inside, other=0.0)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def store_rows(base: Any, tile: Any, rows: Any, length: Any, dims: Any, D: tl.constexpr) -> None:
+@triton.jit
+def store_rows(base, tile, rows, length, dims, D: tl.constexpr):
     """Store a (rows, dims) tile into a (length, D) matrix."""
     inside = (rows < length)[:, None] & (dims < D)[None, :]
-    tl.store(
-        base + rows[:, None] * D + dims[None, :], tile.to(base.dtype.element_ty), mask=inside
-    )
+    tl.store(base + rows[:, None] * D + dims[None, :], tile.to(base.dtype.element_ty), mask=inside)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def score_tile(
-    q: Any,
-    k: Any,
-    rows: Any,
-    cols: Any,
-    mask_base: Any,
-    length_q: Any,
-    length_k: Any,
-    scale_log2: Any,
+    q,
+    k,
+    rows,
+    cols,
+    mask_base,
+    length_q,
+    length_k,
+    scale_log2,
     CAUSAL: tl.constexpr,
     HAS_MASK: tl.constexpr,
     PRECISION: tl.constexpr,
-) -> Any:
+):
     """(rows, cols) logits in units of log 2; -inf where the key is hidden."""
     visible = (rows < length_q)[:, None] & (cols < length_k)[None, :]
     if CAUSAL:
@@ -113,10 +123,8 @@ def score_tile(
     return tl.where(visible, scores, float("-inf"))
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def key_end(
-    first_row: Any, length_q: Any, length_k: Any, CAUSAL: tl.constexpr, BLOCK_Q: tl.constexpr
-) -> Any:
+@triton.jit
+def key_end(first_row, length_q, length_k, CAUSAL: tl.constexpr, BLOCK_Q: tl.constexpr):
     """One past the last key that any row of a query tile sees."""
     end = length_k
     if CAUSAL:
@@ -125,30 +133,30 @@ def key_end(
     return end
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def solve(
-    b: Any,
-    q: Any,
-    kbar: Any,
-    lse: Any,
-    ridge: Any,
-    k_base: Any,
-    mask_base: Any,
-    rows: Any,
-    dims: Any,
-    end: Any,
-    length_q: Any,
-    length_k: Any,
-    scale_log2: Any,
-    iterations: Any,
-    tolerance: Any,
+    b,
+    q,
+    kbar,
+    lse,
+    ridge,
+    k_base,
+    mask_base,
+    rows,
+    dims,
+    end,
+    length_q,
+    length_k,
+    scale_log2,
+    iterations,
+    tolerance,
     D: tl.constexpr,
     CAUSAL: tl.constexpr,
     HAS_MASK: tl.constexpr,
     OPERAND: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_K: tl.constexpr,
-) -> Any:
+):
     """Conjugate gradients on C_i x_i = b_i for a tile of rows: x and the residual |r|^2.
 
     A row stops by itself once |r| <= tolerance |b|; the tile stops with its last row. A row whose

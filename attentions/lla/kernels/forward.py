@@ -7,7 +7,10 @@
 Nothing of size Lq x Lk or L x D x D is ever stored: the memory is that of x, kbar and o.
 """
 
-from typing import Any, NamedTuple
+# Triton compiles a kernel's annotations with it and knows no types of its arguments but constexpr.
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators, allow-untyped-calls
+
+from typing import NamedTuple
 
 import torch
 import triton
@@ -21,6 +24,7 @@ from attentions.lla.kernels.common import (
     key_end,
     load_rows,
     mask_bytes,
+    on_device_of,
     product_dtype,
     score_tile,
     solve,
@@ -46,32 +50,31 @@ class Forward(NamedTuple):
 
 @tuned(
     ({"BLOCK_Q": 32, "BLOCK_K": 32}, 4, 2),
+    ({"BLOCK_Q": 16, "BLOCK_K": 32}, 4, 1),
     ({"BLOCK_Q": 32, "BLOCK_K": 64}, 4, 2),
     ({"BLOCK_Q": 64, "BLOCK_K": 32}, 4, 2),
     ({"BLOCK_Q": 64, "BLOCK_K": 64}, 8, 2),
     ({"BLOCK_Q": 128, "BLOCK_K": 32}, 8, 2),
-    ({"BLOCK_Q": 128, "BLOCK_K": 64}, 8, 3),
-    blocks=("BLOCK_Q", "BLOCK_K"),
 )
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _forward_kernel(
-    q_ptr: Any,
-    k_ptr: Any,
-    v_ptr: Any,
-    ridge_ptr: Any,
-    mask_ptr: Any,
-    out_ptr: Any,
-    x_ptr: Any,
-    kbar_ptr: Any,
-    lse_ptr: Any,
-    residual_ptr: Any,
-    length_q: Any,
-    length_k: Any,
-    bucket_q: Any,
-    bucket_k: Any,
-    scale_log2: Any,
-    iterations: Any,
-    tolerance: Any,
+    q_ptr,
+    k_ptr,
+    v_ptr,
+    ridge_ptr,
+    mask_ptr,
+    out_ptr,
+    x_ptr,
+    kbar_ptr,
+    lse_ptr,
+    residual_ptr,
+    length_q,
+    length_k,
+    bucket_q,
+    bucket_k,
+    scale_log2,
+    iterations,
+    tolerance,
     D: tl.constexpr,
     DV: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -82,7 +85,8 @@ def _forward_kernel(
     PRECISION: tl.constexpr,
     BLOCK_Q: tl.constexpr,
     BLOCK_K: tl.constexpr,
-) -> None:
+):
+    """One tile of queries of one sequence."""
     tiles = tl.cdiv(length_q, BLOCK_Q)
     n = (tl.program_id(0) // tiles).to(tl.int64)
     # The last tiles see the most keys: starting with them leaves the short ones to fill up.
@@ -185,8 +189,9 @@ def local_linear_forward(
         causal: query i sees keys j <= i + Lk - Lq.
         iterations: conjugate-gradient steps at most; about sqrt(cond C) are needed.
         tolerance: a row stops at |r| <= tolerance |b|. Float32 reaches about 1e-6.
-        precision: of products of float32 operands: "ieee", or "tf32x3" or "tf32" for tensor cores
-            at large ridges. Products q·k of 16-bit inputs are exact in any case.
+        precision: of products of float32 operands: "ieee"; "tf32x3", nearly as exact and on
+            tensor cores; "tf32", for ridges of about 1 and more. 16-bit q and k enter their
+            product as they are.
 
     Raises:
         ValueError: shapes, dtypes or head dims that the kernel does not serve.
@@ -206,12 +211,13 @@ def local_linear_forward(
     def grid(config: dict[str, int]) -> tuple[int]:
         return (triton.cdiv(length_q, config["BLOCK_Q"]) * n,)
 
-    _forward_kernel[grid](
-        q, k, v, ridge, mask_bytes(key_mask, k), out, x, kbar, lse, residual,
-        length_q, length_k, bucket(length_q), bucket(length_k),
-        scale * LOG2_E, iterations, tolerance,
-        D=dim, DV=dim_v, BLOCK_D=bucket(dim), BLOCK_V=bucket(dim_v),
-        CAUSAL=causal, HAS_MASK=key_mask is not None,
-        OPERAND=product_dtype(q.dtype), PRECISION=precision,
-    )  # fmt: skip
+    with on_device_of(q):
+        _forward_kernel[grid](
+            q, k, v, ridge, mask_bytes(key_mask, k), out, x, kbar, lse, residual,
+            length_q, length_k, bucket(length_q), bucket(length_k),
+            scale * LOG2_E, iterations, tolerance,
+            D=dim, DV=dim_v, BLOCK_D=bucket(dim), BLOCK_V=bucket(dim_v),
+            CAUSAL=causal, HAS_MASK=key_mask is not None,
+            OPERAND=product_dtype(q.dtype), PRECISION=precision,
+        )  # fmt: skip
     return Forward(out, x, kbar, lse, residual)

@@ -33,9 +33,7 @@ class _LocalLinearTriton(Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, ridge, key_mask, *result = ctx.saved_tensors
-        g = local_linear_backward(
-            grad, q, k, v, ridge, key_mask, Forward(*result), **ctx.options
-        )
+        g = local_linear_backward(grad, q, k, v, ridge, key_mask, Forward(*result), **ctx.options)
         return g.q, g.k, g.v, g.ridge, None, None
 
 

@@ -1,0 +1,343 @@
+"""The Triton kernels of Local Linear Attention against its definition in float64.
+
+On a machine without a GPU they run in Triton's interpreter, which has to be chosen before Triton
+is first imported.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from attentions.lla.cholesky import local_linear_cholesky
+from attentions.lla.reference import local_linear_regression
+
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("Triton is not installed", allow_module_level=True)
+if not torch.cuda.is_available() and "triton" not in sys.modules:
+    os.environ["TRITON_INTERPRET"] = "1"
+
+import triton
+import triton.language as tl
+
+from attentions.lla.kernels import backward_kernels, decode, forward
+from attentions.lla.kernels.common import INTERPRETED
+from attentions.lla.kernels.decode import local_linear_decode
+from attentions.lla.kernels.forward import local_linear_forward
+from attentions.lla.kernels.function import local_linear_triton
+
+DEVICE = "cpu" if INTERPRETED or not torch.cuda.is_available() else "cuda"
+RUNNABLE = DEVICE == "cuda" or type(tl.zeros).__name__ == "InterpretedFunction"
+KERNELS = (
+    forward._forward_kernel,
+    backward_kernels.query_kernel,
+    backward_kernels.key_kernel,
+    decode._moment_kernel,
+)
+
+
+@triton.jit
+def _count(out, length):
+    for i in range(length):
+        tl.store(out + i, i)
+
+
+if RUNNABLE and DEVICE == "cpu":
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            _count[(1,)](torch.zeros(2), 2)
+    except triton.runtime.errors.InterpreterError as broken:
+        # Triton up to 3.6 with NumPy from 2.4 on.
+        pytest.skip(f"Triton's interpreter cannot loop here: {broken}", allow_module_level=True)
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION"),
+    pytest.mark.filterwarnings("ignore:Conversion of an array with ndim:DeprecationWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _one_configuration(request, monkeypatch):
+    if not RUNNABLE and request.node.name != "test_in_a_fresh_process":
+        pytest.skip("Triton was imported before; see test_in_a_fresh_process")
+    for kernel in KERNELS:
+        # On a GPU each would take a compilation of every kernel, in every test.
+        monkeypatch.setattr(kernel, "configs", kernel.configs[:1])
+
+
+@pytest.mark.skipif(RUNNABLE, reason="the other tests run in this process")
+def test_in_a_fresh_process():
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    done = subprocess.run(
+        command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def draw(length_q, length_k, dim, dim_v=None, n=2, seed=0, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = ((n, length_q, dim), (n, length_k, dim), (n, length_k, dim_v or dim))
+    return [torch.randn(s, generator=generator).to(DEVICE, dtype) for s in shapes]
+
+
+def padding(n, length_k):
+    """Every third key hidden; in the last sequence all of them."""
+    mask = (torch.arange(length_k, device=DEVICE) % 3 != 1).repeat(n, 1)
+    mask[-1] = False
+    return mask
+
+
+def ridges(value, n=2):
+    return torch.linspace(value, 1.5 * value, n, device=DEVICE)
+
+
+def definition(q, k, v, ridge, key_mask, scale, causal):
+    """Float64, one regression per query; differentiable."""
+    n, length_q, length_k = q.shape[0], q.shape[1], k.shape[1]
+    mask = torch.ones(n, length_q, length_k, dtype=torch.bool, device=q.device)
+    if causal:
+        mask = mask.tril(length_k - length_q)
+    if key_mask is not None:
+        mask = mask & key_mask[:, None]
+    double = (t.double()[None] for t in (q, k, v))
+    return local_linear_regression(*double, mask[None], ridge.double(), scale)[0]
+
+
+def error(got, want):
+    """Relative; absolute where the true value is zero or nearly so."""
+    assert torch.isfinite(got).all()
+    return ((got.double() - want).norm() / want.norm().clamp(min=1.0)).item()
+
+
+def gradients(function, inputs, grad):
+    inputs = [t.detach().clone().requires_grad_() for t in inputs]
+    out = function(*inputs)
+    return out, torch.autograd.grad(out, inputs, grad.to(out.dtype))
+
+
+def compare(q, k, v, ridge, key_mask, causal, iterations=60, tolerance=1e-6):
+    """Relative errors of the output and of the gradients of q, k, v and ridge."""
+    scale = q.shape[-1] ** -0.5
+    grad = draw(1, q.shape[1], v.shape[2], n=q.shape[0], seed=9, dtype=q.dtype)[1]
+
+    def kernels(*tensors):
+        options = {"iterations": iterations, "tolerance": tolerance}
+        out, residual = local_linear_triton(
+            *tensors, key_mask, scale=scale, causal=causal, **options
+        )
+        assert residual.max() <= 1e-3
+        assert not residual.requires_grad
+        return out
+
+    got, got_grads = gradients(kernels, (q, k, v, ridge), grad)
+    doubles = [t.double() for t in (q, k, v, ridge)]
+    want, want_grads = gradients(
+        lambda *t: definition(*t, key_mask, scale, causal), doubles, grad.double()
+    )
+    assert [t.dtype for t in (got, *got_grads)] == [t.dtype for t in (v, q, k, v, ridge)]
+    return [error(g, w) for g, w in zip((got, *got_grads), (want, *want_grads), strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("dim", "dim_v", "length_q", "length_k", "causal", "masked", "ridge"),
+    [
+        (16, 16, 45, 45, True, False, 0.1),
+        (24, 24, 33, 50, True, True, 0.1),
+        (64, 64, 40, 36, True, False, 1.0),
+        (24, 16, 20, 70, False, True, 0.01),
+        (16, 40, 64, 32, False, False, 1.0),
+        (20, 20, 1, 67, True, False, 0.1),
+        (16, 16, 37, 37, True, True, 0.01),
+    ],
+)
+def test_float32(dim, dim_v, length_q, length_k, causal, masked, ridge):
+    q, k, v = draw(length_q, length_k, dim, dim_v)
+    mask = padding(2, length_k) if masked else None
+    out, *grads = compare(q, k, v, ridges(ridge), mask, causal)
+    print("float32", dim, length_q, length_k, f"{out:.1e}", *[f"{g:.1e}" for g in grads])
+    assert out <= 1e-4
+    assert max(grads) <= 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("causal", [True, False])
+def test_half_precision(dtype, causal):
+    q, k, v = draw(40, 40, 24, dtype=dtype)
+    out, *grads = compare(q, k, v, ridges(1.0), padding(2, 40), causal, tolerance=1e-4)
+    print(dtype, causal, f"{out:.1e}", *[f"{g:.1e}" for g in grads])
+    assert out <= 2e-2
+    assert max(grads) <= 2e-2
+
+
+def test_rows_without_a_key_are_zero_and_have_no_gradient():
+    q, k, v = draw(40, 20, 16)
+    inputs = [t.requires_grad_() for t in (q, k, v)]
+    mask = padding(2, 20)
+    out, residual = local_linear_triton(
+        *inputs, ridges(0.1), mask, scale=0.25, causal=True, iterations=30, tolerance=1e-6
+    )
+    out.sum().backward()
+    assert (out[0, :20] == 0).all()
+    assert (out[1] == 0).all()
+    assert (residual[1] == 0).all()
+    assert (out[0, 20:] != 0).any()
+    for t in inputs:
+        assert (t.grad[1] == 0).all()
+        assert torch.isfinite(t.grad).all()
+    assert (q.grad[0, :20] == 0).all()
+    assert (k.grad[0][~mask[0]] == 0).all()
+
+
+@pytest.mark.parametrize("ridge", [1e-3, 1.0])
+def test_a_row_with_one_key_gives_its_value(ridge):
+    q, k, v = [t.requires_grad_() for t in draw(5, 1, 16)]
+    out, _ = local_linear_triton(
+        q, k, v, ridges(ridge), scale=0.25, causal=False, iterations=30, tolerance=1e-6
+    )
+    out.sum().backward()
+    assert torch.allclose(out, v.expand_as(out), rtol=1e-6)
+    assert torch.allclose(v.grad, torch.full_like(v, 5.0))
+    assert q.grad.abs().max() <= 1e-5
+    assert k.grad.abs().max() <= 1e-5
+
+
+def test_a_small_ridge_costs_no_more_than_with_cholesky_in_float32():
+    q, k, v = draw(37, 37, 16)
+    ridge, mask = ridges(1e-3), padding(2, 37)
+    want = definition(q, k, v, ridge, mask, 0.25, True)
+    cholesky = local_linear_cholesky(q, k, v, ridge, mask, scale=0.25, causal=True)
+    options = {"iterations": 100, "tolerance": 1e-6}
+    out = local_linear_forward(q, k, v, ridge, mask, scale=0.25, causal=True, **options).out
+    print("ridge 1e-3", f"{error(out, want):.1e}", f"cholesky {error(cholesky, want):.1e}")
+    assert error(out, want) <= 2 * error(cholesky, want) <= 1e-3
+
+
+ADVERSARIAL = {
+    "collinear keys": (lambda q, k, v: (q, k[..., :1] * k[:, :1], v), 0.1),
+    "equal keys": (lambda q, k, v: (q, k[:, :1].expand_as(k), v), 0.1),
+    "far from zero": (lambda q, k, v: (q + 10, k + 10, v + 10), 0.1),
+    "huge queries": (lambda q, k, v: (q * 1e3, k * 1e-2, v), 0.1),
+    "huge keys": (lambda q, k, v: (q * 1e-2, k * 1e3, v), 1e5),
+    "huge norms": (lambda q, k, v: (q * 10, k * 10, v * 1e4), 1.0),
+}
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL)
+def test_adversarial_inputs(name):
+    change, ridge = ADVERSARIAL[name]
+    q, k, v = change(*draw(37, 37, 16))
+    out, *grads = compare(q, k, v, ridges(ridge), None, True)
+    print(name, f"{out:.1e}", *[f"{g:.1e}" for g in grads])
+    assert out <= 1e-4
+    assert max(grads) <= 1e-3
+
+
+def test_a_large_ridge_gives_softmax_attention():
+    q, k, v = draw(33, 40, 16)
+    out, _ = local_linear_triton(
+        q, k, v, ridges(1e6), scale=0.25, causal=False, iterations=5, tolerance=1e-6
+    )
+    assert torch.allclose(out, F.scaled_dot_product_attention(q, k, v, scale=0.25), atol=1e-5)
+
+
+def test_too_few_iterations_show_in_the_residual():
+    q, k, v = draw(33, 40, 24)
+    ridge, mask, scale = ridges(0.01), padding(2, 40), 24**-0.5
+
+    def run(iterations):
+        options = {"iterations": iterations, "tolerance": 1e-6}
+        return local_linear_forward(q, k, v, ridge, mask, scale=scale, causal=True, **options)
+
+    want = definition(q, k, v, ridge, mask, scale, True)
+    short, long = run(3), run(60)
+    assert error(short.out, want) > 1e-2
+    assert short.residual.max() > 1e-2
+    assert error(long.out, want) <= 1e-4
+    assert long.residual.max() <= 1e-4
+
+    # What it reports is the residual of the x that it returns.
+    visible = mask[:, None] & torch.ones(33, 40, dtype=torch.bool, device=DEVICE).tril(7)
+    scores = (q.double() @ k.double().mT * scale).masked_fill(~visible, float("-inf"))
+    p = torch.softmax(scores[0], -1)
+    kbar, x = p @ k[0].double(), short.x[0].double()
+    spread = k[0].double() - kbar[:, None]
+    cx = torch.einsum("ij,ijd,ije,ie->id", p, spread, spread, x) + ridge[0].double() * x
+    b = torch.where((visible[0].sum(-1) > 1)[:, None], q[0].double() - kbar, 0.0)
+    residual = (b - torch.where(b != 0, cx, 0.0)).norm(dim=-1) / b.norm(dim=-1).clamp(min=1e-9)
+    assert torch.allclose(short.residual[0].double(), residual, rtol=1e-3, atol=1e-5)
+
+
+def test_a_row_stops_by_itself():
+    # A converged row must not change with the company that it has in its tile.
+    q, k, v = draw(20, 40, 24)
+    options = {"scale": 0.2, "causal": False, "iterations": 60, "tolerance": 1e-2}
+    easy = k.mean(1, keepdim=True).expand(-1, 20, -1).contiguous()
+    mixed = torch.cat([easy[:, :10], q[:, :10] * 5], dim=1)
+    alone = local_linear_forward(easy, k, v, ridges(0.01), **options)
+    company = local_linear_forward(mixed, k, v, ridges(0.01), **options)
+    assert torch.allclose(alone.x[:, :10], company.x[:, :10], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("dim", "dim_v", "length_k", "share", "offset", "dtype", "bar"),
+    [
+        (16, 16, 1, None, 0.0, torch.float32, 1e-4),
+        (24, 40, 150, 40, 0.0, torch.float32, 1e-4),
+        (64, 64, 200, 64, 0.0, torch.float32, 1e-4),
+        (24, 24, 100, 30, 30.0, torch.float32, 1e-4),
+        (128, 16, 70, None, 0.0, torch.float32, 1e-4),
+        (24, 24, 90, 32, 0.0, torch.bfloat16, 2e-2),
+    ],
+)
+def test_decoding(dim, dim_v, length_k, share, offset, dtype, bar):
+    q, k, v = draw(1, length_k, dim, dim_v, n=3, dtype=dtype)
+    q, k, scale, ridge = q + offset, k + offset, dim**-0.5, ridges(0.1, 3)
+    mask = padding(3, length_k)
+    mask[0, : length_k // 2] = False  # whole shares without a key
+    out = local_linear_decode(q, k, v, ridge, mask, scale=scale, share=share)
+    assert out.dtype == dtype
+    assert (out[2] == 0).all()
+    measured = error(out, definition(q, k, v, ridge, mask, scale, True))
+    print("decode", dim, length_k, share, dtype, f"{measured:.1e}")
+    assert measured <= bar
+
+
+def test_decoding_equals_the_last_row():
+    q, k, v = draw(37, 37, 24)
+    ridge = ridges(0.1)
+    options = {"scale": 0.2, "causal": True, "iterations": 60, "tolerance": 1e-6}
+    rows = local_linear_forward(q, k, v, ridge, **options).out
+    last = local_linear_decode(q[:, -1:], k, v, ridge, scale=0.2, share=16)
+    assert torch.allclose(last, rows[:, -1:], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("length_q", [0, 3])
+def test_empty_inputs(length_q):
+    q, k, v = [t.requires_grad_() for t in draw(length_q, 3 - length_q, 16)]
+    out, _ = local_linear_triton(
+        q, k, v, ridges(0.1), scale=0.25, causal=False, iterations=5, tolerance=1e-6
+    )
+    out.sum().backward()
+    assert (out == 0).all()
+    assert all((t.grad == 0).all() for t in (q, k, v))
+
+
+def test_what_the_kernels_do_not_serve_is_an_error():
+    q, k, v = draw(3, 3, 16)
+    options = {"scale": 0.25, "causal": True, "iterations": 5, "tolerance": 1e-6}
+    with pytest.raises(ValueError, match="float64"):
+        local_linear_forward(q.double(), k.double(), v.double(), ridges(0.1), **options)
+    with pytest.raises(ValueError, match="head dims"):
+        local_linear_forward(*draw(3, 3, 130), ridges(0.1), **options)
+    with pytest.raises(ValueError, match="do not fit"):
+        local_linear_forward(q, k[:, :, :8], v, ridges(0.1), **options)
+    with pytest.raises(ValueError, match="ridge"):
+        local_linear_forward(q, k, v, ridges(0.1).double(), **options)
+    with pytest.raises(ValueError, match="one query"):
+        local_linear_decode(q, k, v, ridges(0.1), scale=0.25)
