@@ -90,8 +90,10 @@ def make_plan(request: Request, machine: str) -> Plan:
     cells: list[Cell] = []
     served_patterns: list[Pattern] = []
     for pattern in patterns:
-        lineup = [e for e in controls if e.id not in chosen]
-        lineup += [e for p, e in wanted if p == pattern]
+        # Candidates come first: they tend to take longest, and a long cell at the end would leave
+        # the other workers idle.
+        lineup = [e for p, e in wanted if p == pattern]
+        lineup += [e for e in controls if e.id not in chosen]
         if not any(p == pattern for p, _ in wanted):
             continue
         served = [t for t in tasks if pattern in t.info.backbones]
