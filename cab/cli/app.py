@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -58,7 +58,7 @@ def run(
     attn: Attn,
     pattern: Patterns = ["all"],  # noqa: B006 - Typer copies defaults
     task: Annotated[
-        Optional[list[str]],  # noqa: UP045 - Typer's form on all versions
+        list[str] | None,
         typer.Option("--task", "-t", help="Task id; default: all with slots of the pattern."),
     ] = None,
     scale: Annotated[str, typer.Option(help="tiny, small, base or paper.")] = "small",
@@ -68,16 +68,16 @@ def run(
         str, typer.Option(help="Comma-separated: quality, latency, memory.")
     ] = "quality,latency,memory",
     option: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option("--option", "-o", help="name=value, an option of the attention."),
     ] = None,
     data_dir: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Folder with a task's original data; default: the embedded data."),
     ] = None,
     out: Out = DEFAULT_RESULTS,
     workers: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(help="Quality cells at a time; default: one per core, or per GPU."),
     ] = None,
     threads: Annotated[int, typer.Option(help="Threads of a quality cell on a CPU.")] = 1,
@@ -148,7 +148,7 @@ def check(
     attn: Annotated[str, typer.Argument(help="Id, path/to/file.py:Class or module:Class.")],
     pattern: Patterns = ["all"],  # noqa: B006
     option: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option("--option", "-o", help="name=value, an option of the attention."),
     ] = None,
 ) -> None:
@@ -162,15 +162,15 @@ def check(
 def leaderboard(
     pattern: Patterns = ["all"],  # noqa: B006
     scale: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="Only this scale."),
     ] = None,
     device: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="Only cpu or cuda."),
     ] = None,
     grade: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="Only entries of this grade (controls stay)."),
     ] = None,
     out: Out = DEFAULT_RESULTS,
