@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -36,9 +37,25 @@ def wait_for_cells(folder, count, process):
 
 
 def workers_of(pid):
-    listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True)
-    rows = [line.split(None, 2) for line in listed.stdout.splitlines()[1:]]
-    return [int(row[0]) for row in rows if int(row[1]) == pid and "runners.worker" in row[2]]
+    """Process ids of the run's workers; between two cells there is none for a moment."""
+    deadline = time.monotonic() + 20
+    while not (found := _children(pid)):
+        assert time.monotonic() < deadline, "the run has no worker"
+        time.sleep(0.01)
+    return found
+
+
+def _children(pid):
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            words = (folder / "cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if parent == pid and b"runners.worker" in words:
+            found.append(int(folder.name))
+    return found
 
 
 def alive(pid):
