@@ -26,6 +26,8 @@ list_app = typer.Typer(help="List what is registered.", no_args_is_help=True)
 app.add_typer(list_app, name="list")
 
 DEFAULT_RESULTS = Path("results/runs")
+ALL = ["all"]
+"""Every pattern; commands do not change it."""
 
 Attn = Annotated[
     list[str],
@@ -56,7 +58,7 @@ def _version(
 @app.command()
 def run(
     attn: Attn,
-    pattern: Patterns = ["all"],  # noqa: B006 - Typer copies defaults
+    pattern: Patterns = ALL,
     task: Annotated[
         list[str] | None,
         typer.Option("--task", "-t", help="Task id; default: all with slots of the pattern."),
@@ -146,7 +148,7 @@ def show(name: Annotated[str, typer.Argument(help="Id of an attention or a task.
 @app.command()
 def check(
     attn: Annotated[str, typer.Argument(help="Id, path/to/file.py:Class or module:Class.")],
-    pattern: Patterns = ["all"],  # noqa: B006
+    pattern: Patterns = ALL,
     option: Annotated[
         list[str] | None,
         typer.Option("--option", "-o", help="name=value, an option of the attention."),
@@ -160,7 +162,7 @@ def check(
 
 @app.command()
 def leaderboard(
-    pattern: Patterns = ["all"],  # noqa: B006
+    pattern: Patterns = ALL,
     scale: Annotated[
         str | None,
         typer.Option(help="Only this scale."),

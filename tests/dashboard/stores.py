@@ -167,7 +167,7 @@ class StoreBuilder:
         made = []
         for row in rows:
             self._clock += timedelta(seconds=1)
-            made.append(Row(**row, recorded_at=self._clock))  # type: ignore[arg-type]
+            made.append(Row(**row, recorded_at=self._clock))  # type: ignore[arg-type]  # fields of mixed types
         self._store.append(made)
 
     def _noise(self, spread: float) -> float:

@@ -200,11 +200,11 @@ def test_the_backbone_has_no_parameters_of_its_own(attention: type[Attention]) -
 class Scaled(SoftmaxAttention):
     """Softmax attention of the queries times a learned number."""
 
-    def __init__(self, spec) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, spec) -> None:
         super().__init__(spec)
         self.factor = torch.nn.Parameter(torch.ones(()))
 
-    def forward(self, q, k, v, context=None):  # type: ignore[no-untyped-def]
+    def forward(self, q, k, v, context=None):
         return super().forward(q * self.factor, k, v, context)
 
 
