@@ -52,6 +52,10 @@ class Option:
     name: str
     default: OptionValue
     help: str
+    choices: tuple[str, ...] = ()
+    """The words that it takes; empty: any value of the default's type."""
+    positive: bool = False
+    """Whether a number must be above zero."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cab.errors import OptionError, UnsupportedPatternError
-from cab.info import AttentionInfo, Grade, OptionValue
+from cab.info import AttentionInfo, Grade, Option, OptionValue
 from cab.patterns import Pattern
 
 
@@ -15,7 +15,7 @@ def resolve_options(
     """Defaults of the entry with ``options`` laid over them, each cast to its default's type.
 
     Raises:
-        OptionError: the entry has no such option, or the value does not fit its type.
+        OptionError: the entry has no such option, or the value does not fit its type or range.
     """
     resolved = info.defaults()
     for name, value in options.items():
@@ -23,7 +23,17 @@ def resolve_options(
             has = f"it has {', '.join(resolved)}" if resolved else "it has none"
             raise OptionError(f"attention {info.id!r} has no option {name!r}; {has}")
         resolved[name] = _cast(info, name, value, resolved[name])
+    for option in info.options:
+        _check_range(info, option, resolved[option.name])
     return resolved
+
+
+def _check_range(info: AttentionInfo, option: Option, value: OptionValue) -> None:
+    which = f"option {option.name!r} of attention {info.id!r}"
+    if option.choices and value not in option.choices:
+        raise OptionError(f"{which} is one of {', '.join(option.choices)}, not {value!r}")
+    if option.positive and not (isinstance(value, int | float) and 0 < value < float("inf")):
+        raise OptionError(f"{which} must be positive and finite, not {value!r}")
 
 
 def _cast(info: AttentionInfo, name: str, value: OptionValue, default: OptionValue) -> OptionValue:
