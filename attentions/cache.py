@@ -10,7 +10,7 @@ from cab import Attention, AttentionContext, DecodeState
 
 
 class KeyValueCache(Attention):
-    """`prefill`, `step` and `state_size` in terms of `forward` on one query.
+    """`prefill`, `step` and `state_size` in terms of attention of one query to the whole cache.
 
     The cache grows by D + Dv numbers a head and token. In cross attention the source is cached
     once and a step adds nothing.
@@ -24,7 +24,12 @@ class KeyValueCache(Attention):
         return state
 
     def step(
-        self, q_t: Tensor, k_t: Tensor | None, v_t: Tensor | None, state: DecodeState
+        self,
+        q_t: Tensor,
+        k_t: Tensor | None,
+        v_t: Tensor | None,
+        state: DecodeState,
+        context: AttentionContext | None = None,
     ) -> tuple[Tensor, DecodeState]:
         """Append the token's key and value, if it has any, and attend with its query."""
         tensors = state.tensors
@@ -35,8 +40,15 @@ class KeyValueCache(Attention):
             state.length += k_t.shape[-2]
             if mask is not None:
                 mask = tensors["key_mask"] = F.pad(mask, (0, k_t.shape[-2]), value=True)
-        out = self(q_t, tensors["k"], tensors["v"], AttentionContext(key_mask=mask))
-        return out, state
+        own = AttentionContext() if context is None else context
+        cached = AttentionContext(key_mask=mask, query_input=own.query_input)
+        return self.attend_once(q_t, tensors["k"], tensors["v"], cached), state
+
+    def attend_once(
+        self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
+    ) -> Tensor:
+        """Attention of one query, (B, H, 1, D), to the cache; the context has its layer input."""
+        return self(q, k, v, context)
 
     def state_size(self, length: int) -> int:
         """2 H L D numbers (with values as wide as keys)."""

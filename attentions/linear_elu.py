@@ -91,7 +91,12 @@ class LinearElu(Attention):
         return DecodeState(k.shape[-2], {"sums": sums})
 
     def step(
-        self, q_t: Tensor, k_t: Tensor | None, v_t: Tensor | None, state: DecodeState
+        self,
+        q_t: Tensor,
+        k_t: Tensor | None,
+        v_t: Tensor | None,
+        state: DecodeState,
+        context: AttentionContext | None = None,
     ) -> tuple[Tensor, DecodeState]:
         """Add the token's key and value to the sums, if it has any, and read them."""
         if k_t is not None and v_t is not None:

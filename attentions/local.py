@@ -103,7 +103,12 @@ class LocalAttention(Attention):
         return DecodeState(k.shape[-2], tensors)
 
     def step(
-        self, q_t: Tensor, k_t: Tensor | None, v_t: Tensor | None, state: DecodeState
+        self,
+        q_t: Tensor,
+        k_t: Tensor | None,
+        v_t: Tensor | None,
+        state: DecodeState,
+        context: AttentionContext | None = None,
     ) -> tuple[Tensor, DecodeState]:
         """Softmax over the kept keys and the token's own."""
         assert k_t is not None

@@ -75,7 +75,12 @@ class NoAttention(Attention):
         return DecodeState(k.shape[-2], {"value": v[..., :1, :]})
 
     def step(
-        self, q_t: Tensor, k_t: Tensor | None, v_t: Tensor | None, state: DecodeState
+        self,
+        q_t: Tensor,
+        k_t: Tensor | None,
+        v_t: Tensor | None,
+        state: DecodeState,
+        context: AttentionContext | None = None,
     ) -> tuple[Tensor, DecodeState]:
         """The token's own value, or zeros in cross attention."""
         if v_t is None:

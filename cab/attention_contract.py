@@ -134,7 +134,12 @@ class Attention(nn.Module):
         raise NotImplementedError
 
     def step(
-        self, q_t: Tensor, k_t: Tensor | None, v_t: Tensor | None, state: DecodeState
+        self,
+        q_t: Tensor,
+        k_t: Tensor | None,
+        v_t: Tensor | None,
+        state: DecodeState,
+        context: AttentionContext | None = None,
     ) -> tuple[Tensor, DecodeState]:
         """Attend with the next query only.
 
@@ -144,6 +149,8 @@ class Attention(nn.Module):
                 where the source is fixed.
             v_t: (B, H, 1, Dv), likewise.
             state: from `prefill` or the step before; may be changed in place.
+            context: the token's own ``query_input`` (B, 1, E), and ``key_input`` in self attention.
+                A mechanism that reads neither may leave the parameter out of its signature.
 
         Returns:
             (B, H, 1, Dv) and the state after this token.
@@ -154,6 +161,11 @@ class Attention(nn.Module):
     def decodes(cls) -> bool:
         """Whether the mechanism implements `step`."""
         return cls.step is not Attention.step
+
+    @classmethod
+    def step_takes_context(cls) -> bool:
+        """Whether `step` has the parameter ``context``."""
+        return "context" in inspect.signature(cls.step).parameters
 
     def state_size(self, length: int) -> int:
         """Numbers kept per sequence, all heads together, after ``length`` keys (decoding)."""

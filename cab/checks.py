@@ -87,6 +87,13 @@ class Inputs:
             key_input=self.key_input,
         )
 
+    def token(self, t: int) -> AttentionContext:
+        """Layer input of query t alone; in self attention it is the key's too."""
+        own = self.query_input[:, t : t + 1]
+        return AttentionContext(
+            query_input=own, key_input=own if self.query_input is self.key_input else None
+        )
+
     def rows(self, index: slice) -> Inputs:
         """Some rows of the batch."""
         mask = None if self.key_mask is None else self.key_mask[index]
@@ -248,7 +255,8 @@ def check_step(case: Case) -> None:
             own = slice(t, t + 1)
             k_t = None if case.pattern.cross else inputs.k[:, :, own]
             v_t = None if case.pattern.cross else inputs.v[:, :, own]
-            row, state = module.step(inputs.q[:, :, own], k_t, v_t, state)
+            token = {"context": inputs.token(t)} if case.cls.step_takes_context() else {}
+            row, state = module.step(inputs.q[:, :, own], k_t, v_t, state, **token)
             _same(out[:, :, own], row, f"step at token {t} differs from the parallel form")
 
 
