@@ -10,30 +10,33 @@ _VECTORISED_DIM = 32
 the batch in the contiguous axis, than by calling LAPACK for each."""
 
 
-def solve_spd_(matrix: Tensor, right: Tensor) -> Tensor:
-    """Solve many systems by Cholesky factorisation; overwrites both arguments.
+def solve_spd_(systems: Tensor) -> Tensor:
+    """Solve many systems by Cholesky factorisation; overwrites them.
 
     Args:
-        matrix: (N, D, D, R) with R systems side by side; only the lower triangle (first index >=
-            second) is read.
-        right: (N, D, R).
+        systems: (N, D + 1, D, R) with R systems side by side: D rows of the matrix, of which only
+            the lower triangle (first index >= second) is read, and the right-hand side below them.
 
     Returns:
         (N, D, R) solutions. A matrix that is not positive definite gives NaN.
     """
-    if matrix.device.type != "cpu" or matrix.shape[1] > _VECTORISED_DIM:
+    size = systems.shape[2]
+    if systems.device.type != "cpu" or size > _VECTORISED_DIM:
+        matrix, right = systems[:, :size], systems[:, size]
         factor, failed = torch.linalg.cholesky_ex(matrix.permute(0, 3, 1, 2))
         solution = torch.cholesky_solve(right.transpose(1, 2)[..., None], factor)[..., 0]
         return solution.masked_fill_((failed != 0)[..., None], float("nan")).transpose(1, 2)
-    size = matrix.shape[1]
+    # With L L^T = C, the row below C becomes L^-1 right in the course of the factorisation.
     for j in range(size):
-        matrix[:, j:, j] *= matrix[:, j, j].rsqrt()[:, None]
-        right[:, j] /= matrix[:, j, j]
+        column = systems[:, j:, j]
+        column *= column[:, :1].rsqrt()
         if j + 1 < size:
-            column = matrix[:, j + 1 :, j]
-            matrix[:, j + 1 :, j + 1 :].addcmul_(column[:, :, None], column[:, None], value=-1)
-            right[:, j + 1 :].addcmul_(column, right[:, j : j + 1], value=-1)
+            below = column[:, 1:]
+            systems[:, j + 1 :, j + 1 :].addcmul_(below[:, :, None], below[:, None, :-1], value=-1)
+    solution = systems[:, size]
     for j in reversed(range(size)):
-        right[:, j] /= matrix[:, j, j]
-        right[:, :j].addcmul_(matrix[:, j, :j], right[:, j : j + 1], value=-1)
-    return right
+        row = systems[:, j]
+        solution[:, j] /= row[:, j]
+        if j:
+            solution[:, :j].addcmul_(row[:, :j], solution[:, j : j + 1], value=-1)
+    return solution

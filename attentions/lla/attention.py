@@ -12,21 +12,22 @@ which is the softmax output plus a slope times the query's distance from the att
     o_i = vbar_i + Cov_i(v, k) (Cov_i(k, k) + ridge I)^-1 (q_i - kbar_i)
 
 A large ridge gives softmax attention; values that are affine in the keys are reproduced exactly as
-the ridge goes to zero.
+the ridge goes to zero. docs/lla.md derives the form, its gradient and the ways to solve it.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from typing import Any, cast
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from attentions.cache import KeyValueCache
-from attentions.lla.cholesky import local_linear_cholesky
+from attentions.lla.decoding import decode_local_linear
 from attentions.lla.reference import local_linear_regression
+from attentions.lla.residual import ResidualMonitor
+from attentions.lla.ridge import RidgeParameter
+from attentions.lla.solvers import Budget, Solver, choose_solver, local_linear_attention
 from attentions.masks import visible
 from cab import (
     AttentionContext,
@@ -38,10 +39,6 @@ from cab import (
     Pattern,
     register_attention,
 )
-
-_RIDGE_FLOOR = 1e-3
-"""Rows with fewer visible keys than dimensions are singular without a ridge, in float32 already
-with much less than this one."""
 
 
 @register_attention(
@@ -62,15 +59,23 @@ with much less than this one."""
         year=2025,
         url="https://arxiv.org/abs/2510.01450",
         options=(
-            Option("ridge", 1.0, "ridge at the start, relative to a row's total weight"),
+            Option("ridge", 1.0, "ridge at the start, relative to a row's weight", positive=True),
             Option("learn_ridge", True, "train the ridge, one positive number per head"),
             Option("scale", 1.0, "logits are scale q·k / sqrt(D)"),
             Option("qk_norm", False, "bring queries and keys to root mean square 1 first"),
+            Option(
+                "solver",
+                "auto",
+                "cholesky: exact; cg: matrix-free; triton: cg in CUDA kernels; auto: what fits",
+                choices=("auto", "cholesky", "cg", "triton"),
+            ),
+            Option("iterations", 64, "of conjugate gradients, at most", positive=True),
+            Option("tolerance", 1e-5, "relative residual at which they stop", positive=True),
         ),
     )
 )
 class LocalLinearAttention(KeyValueCache):
-    """Local linear regression of the values on the keys, exact solve."""
+    """Local linear regression of the values on the keys."""
 
     def __init__(
         self,
@@ -79,46 +84,50 @@ class LocalLinearAttention(KeyValueCache):
         learn_ridge: bool = True,
         scale: float = 1.0,
         qk_norm: bool = False,
+        solver: str = "auto",
+        iterations: int = 64,
+        tolerance: float = 1e-5,
     ) -> None:
         super().__init__(spec)
-        if ridge <= 0:
-            raise ValueError(f"ridge must be positive, not {ridge}")
+        self.penalty = RidgeParameter(spec.heads, ridge, learn=learn_ridge)
+        self.start = ridge
         self.scale = scale * spec.head_dim**-0.5
         self.qk_norm = qk_norm
-        self.floor = min(_RIDGE_FLOOR, ridge / 2)
-        # Inverse of softplus, so that the ridge starts where it was asked to.
-        start = ridge - self.floor
-        start += math.log(-math.expm1(-start))
-        value = torch.full((spec.heads,), start)
-        if learn_ridge:
-            self.raw_ridge: Tensor = nn.Parameter(value)
-        else:
-            self.register_buffer("raw_ridge", value)
+        self.solver = solver
+        self.budget = Budget(iterations, tolerance)
+        self.monitor = ResidualMonitor(
+            "raise the options iterations or ridge, or use solver=cholesky, which is exact"
+        )
 
     @property
     def ridge(self) -> Tensor:
         """(H,) positive."""
-        return F.softplus(self.raw_ridge) + self.floor
+        return self.penalty()
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
     ) -> Tensor:
-        """See `cab.Attention.forward`; computes in float32 at least."""
-        work = torch.promote_types(q.dtype, torch.float32)
-        q, k = self._normalise(q.to(work), k.to(work))
-        key_mask = None if context is None else context.key_mask
-        if key_mask is not None:
-            key_mask = key_mask.repeat_interleave(q.shape[1], dim=0)
-        out = local_linear_cholesky(
+        """See `cab.Attention.forward`; computes in float32 at least.
+
+        Warns:
+            ResidualWarning: conjugate gradients stopped short.
+        """
+        q, k = self._normalise(q, k)
+        auto = self.solver == "auto"
+        solver = choose_solver(q, v, self.start) if auto else cast("Solver", self.solver)
+        out = local_linear_attention(
             q.flatten(0, 1),
             k.flatten(0, 1),
-            v.to(work).flatten(0, 1),
-            self.ridge.to(work).repeat(q.shape[0]),
-            key_mask,
+            v.flatten(0, 1),
+            self.ridge.repeat(q.shape[0]),
+            self._key_mask(q, context),
             scale=self.scale,
             causal=self.pattern is Pattern.CAUSAL_SELF,
+            solver=solver,
+            budget=self.budget,
+            monitor=self.monitor,
         )
-        return out.unflatten(0, q.shape[:2]).to(v.dtype)
+        return out.unflatten(0, q.shape[:2])
 
     def reference(
         self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
@@ -128,8 +137,26 @@ class LocalLinearAttention(KeyValueCache):
         mask = visible(self.pattern, q.shape[-2], k.shape[-2], context, q.device)
         return local_linear_regression(q, k, v, mask, self.ridge.to(q.dtype), self.scale)
 
+    def attend_once(
+        self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
+    ) -> Tensor:
+        """One pass over the cache: moments of the keys and values, then one small solve."""
+        q, k = self._normalise(q, k)
+        out = decode_local_linear(
+            q.flatten(0, 1),
+            k.flatten(0, 1),
+            v.flatten(0, 1),
+            self.ridge.repeat(q.shape[0]),
+            self._key_mask(q, context),
+            scale=self.scale,
+            kernels=self.solver in ("auto", "triton"),
+        )
+        return out.unflatten(0, q.shape[:2])
+
     def flops(self, shape: AttentionShape) -> float:
-        """Leading terms: second moments over the symmetric half, four products, the solves."""
+        """Leading terms of the exact path: second moments over the symmetric half, four products,
+        the solves.
+        """
         d, dv = shape.head_dim, shape.value_dim
         rows = shape.batch * shape.heads * shape.length_q
         pairs = rows * shape.length_k * (0.5 if self.pattern is Pattern.CAUSAL_SELF else 1.0)
@@ -137,12 +164,15 @@ class LocalLinearAttention(KeyValueCache):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The ridge is not decayed: decay would pull it to one fixed value."""
-        if isinstance(self.raw_ridge, nn.Parameter):
-            return [{"params": [self.raw_ridge], "weight_decay": 0.0}]
-        return []
+        return self.penalty.parameter_groups()
 
     def _normalise(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         if not self.qk_norm:
             return q, k
         width = (q.shape[-1],)
         return F.rms_norm(q, width), F.rms_norm(k, width)
+
+    def _key_mask(self, q: Tensor, context: AttentionContext | None) -> Tensor | None:
+        if context is None or context.key_mask is None:
+            return None
+        return context.key_mask.repeat_interleave(q.shape[1], dim=0)

@@ -1,260 +1,105 @@
-"""Exact Local Linear Attention by Cholesky solves, a tile of queries at a time.
+"""Exact solves: the matrix of every query row of a tile, built by one product, and factorised.
 
-The mean-centred form of the estimator: with softmax weights p_ij, kbar_i = sum_j p_ij k_j and
-
-    C_i = sum_j p_ij (k_j - kbar_i)(k_j - kbar_i)^T + ridge I
-    x_i = C_i^-1 (q_i - kbar_i)
-    a_ij = (k_j - kbar_i)·x_i
-    o_i = sum_j p_ij (1 + a_ij) v_j
-
-C_i of a whole tile is one matrix product of the weights with the keys' outer products (the
-symmetric half of them). The backward pass differentiates the solve implicitly, so it needs one
-more solve with the same matrix and keeps nothing of the forward pass but x and o.
+C_i of a whole tile is one matrix product of the weights with the products of regressors (the
+symmetric half of them), taken a chunk of keys at a time, minus the outer product of the mean.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from attentions.lla.basis import Basis, basis_of
+from attentions.lla.penalty import Penalty
+from attentions.lla.tiles import Tile, Tiles
 from attentions.spd import solve_spd_
 
-_TILE_WEIGHTS = 1 << 21
-"""Weights of a tile: 8 MiB in float32, of which a few lie in a CPU's last-level cache."""
-_TILE_MOMENTS = 1 << 20
-"""Entries of a tile's second moments, likewise."""
-_TILE_ROWS = 128
-"""Fewest query rows of a tile, so that its products stay matrix products."""
+_CHUNK = 1 << 23
+"""Numbers in the products of regressors that are held at a time: 32 MiB in float32."""
 
 
-@dataclass(frozen=True)
-class _Tile:
-    """Sequences [first, last) and query rows [start, stop), which see keys [0, keys)."""
+class CholeskySystem:
+    """C_i of a tile, ready to be factorised."""
 
-    first: int
-    last: int
-    start: int
-    stop: int
-    keys: int
+    def __init__(self, mean: Tensor, systems: Tensor) -> None:
+        """Take the mean (n, rows, F) and the systems (n, F + 1, F, rows), right-hand side unset."""
+        self.mean = mean
+        self._systems = systems
 
-    @property
-    def query_rows(self) -> tuple[slice, slice]:
-        """Index of the tile's queries in an (N, Lq, ...) tensor."""
-        return slice(self.first, self.last), slice(self.start, self.stop)
-
-    @property
-    def key_rows(self) -> tuple[slice, slice]:
-        """Index of the keys that the tile sees in an (N, Lk, ...) tensor."""
-        return slice(self.first, self.last), slice(0, self.keys)
+    def solve(self, right: Tensor) -> Tensor:
+        """See `attentions.lla.regression.System`."""
+        self._systems[:, -1] = right.transpose(1, 2)
+        return solve_spd_(self._systems).transpose(1, 2)
 
 
-class _Problem:
-    """One call's inputs, folded to (N, L, D) with N = B H, and its working memory."""
+class CholeskySolver:
+    """Builds and factorises the matrices of one call."""
 
-    def __init__(
-        self,
-        q: Tensor,
-        k: Tensor,
-        key_mask: Tensor | None,
-        ridge: Tensor,
-        scale: float,
-        causal: bool,
-    ) -> None:
-        self.q, self.k = q, k
-        self.key_mask = key_mask
-        self.ridge = ridge
-        self.scale = scale
-        self.causal = causal
-        self.lag = k.shape[1] - q.shape[1]
-        dim = k.shape[2]
-        self.row, self.column = torch.tril_indices(dim, dim, device=k.device)
-        self.half = self.row * dim + self.column
-        self._outer_of: tuple[int, int] = (0, 0)
-        self._outer = k.new_empty(0)
-        self._buffers: dict[str, Tensor] = {}
+    residual: Tensor | None = None
 
-    def tiles(self) -> Iterator[_Tile]:
-        """Tiles that cover all queries of all sequences."""
-        n, length_q, length_k = self.q.shape[0], self.q.shape[1], self.k.shape[1]
-        dim = self.k.shape[2]
-        rows = max(1, min(length_q, max(_TILE_ROWS, _TILE_WEIGHTS // max(1, length_k))))
-        per_sequence = rows * max(length_k, 1)
-        group = min(_TILE_WEIGHTS // per_sequence, _TILE_MOMENTS // (rows * dim * dim))
-        group = max(1, min(n, group))
-        for first in range(0, n, group):
-            last = min(first + group, n)
-            for start in range(0, length_q, rows):
-                stop = min(start + rows, length_q)
-                keys = max(0, stop + self.lag) if self.causal else length_k
-                yield _Tile(first, last, start, stop, keys)
-
-    def buffer(self, name: str, t: _Tile) -> Tensor:
-        """(n, rows, keys) of working memory, the same from tile to tile: fresh memory would cost
-        more in page faults than the arithmetic that fills it.
+    def __init__(self, tiles: Tiles, f: Tensor, penalty: Penalty) -> None:
+        """See `attentions.lla.regression.SolverFactory`; the regressors are those of the basis of
+        ``tiles.k`` that has as many.
         """
-        shape = (t.last - t.first, t.stop - t.start, t.keys)
-        size = math.prod(shape)
-        if name not in self._buffers or self._buffers[name].numel() < size:
-            self._buffers[name] = self.k.new_empty(size)
-        return self._buffers[name][:size].view(shape)
+        self.tiles, self.penalty = tiles, penalty
+        dim = tiles.k.shape[2]
+        self.basis = basis_of(dim, 1 if f.shape[2] == dim else 2)
+        self.gather = _Gather(self.basis, f)
+        self._held: tuple[int, int, int] | None = None
 
-    def product(self, name: str, t: _Tile, rows: Tensor, keys: Tensor) -> Tensor:
-        """(n, rows, keys) scalar products of a tile's rows with its keys, in a buffer."""
-        return torch.bmm(rows, keys.transpose(1, 2), out=self.buffer(name, t))
-
-    def weights(self, t: _Tile) -> Tensor:
-        """(n, rows, keys) softmax weights of a tile; zeros in a row that sees no key."""
-        scores = self.product("scores", t, self.q[t.query_rows] * self.scale, self.k[t.key_rows])
-        hidden = None
-        if self.causal:
-            query = torch.arange(t.start, t.stop, device=scores.device)[:, None] + self.lag
-            hidden = (torch.arange(t.keys, device=scores.device)[None] > query)[None]
-        if self.key_mask is not None:
-            padding = ~self.key_mask[t.first : t.last, None, : t.keys]
-            hidden = padding if hidden is None else hidden | padding
-        if hidden is not None:
-            scores.masked_fill_(hidden, float("-inf"))
-        weights = torch.softmax(scores, -1, out=self.buffer("weights", t))
-        if self.key_mask is not None and hidden is not None:
-            # A row without keys is NaN so far.
-            weights.masked_fill_(hidden, 0.0)
-        return weights
-
-    def moments(self, t: _Tile, p: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean key (n, rows, D) and C of every row of a tile, (n, D, D, rows), lower triangle.
-
-        The systems of a tile lie side by side in the last axis.
-        """
+    def system(self, t: Tile, p: Tensor) -> CholeskySystem:
+        """See `attentions.lla.regression.Solver`."""
         n, rows, _ = p.shape
-        dim = self.k.shape[2]
-        both = torch.bmm(self.outer(t), p.transpose(1, 2))
-        second, mean = both[:, :-dim], both[:, -dim:]
-        second.addcmul_(mean[:, self.row], mean[:, self.column], value=-1)
-        full = second.new_empty(n, dim * dim, rows)
-        full[:, self.half] = second
-        full = full.view(n, dim, dim, rows)
-        diagonal = full.diagonal(dim1=1, dim2=2)
-        diagonal += self.ridge[t.first : t.last, None, None]
-        return mean.transpose(1, 2), full
+        size, products = self.basis.size, self.basis.products
+        moments = self.tiles.buffer("moments", n, products, rows)
+        chunk = max(1, min(self.tiles.k.shape[1], _CHUNK // (n * products)))
+        for start in range(0, max(t.keys, 1), chunk):
+            stop = min(start + chunk, t.keys)
+            monomials = self._products(t, start, chunk)[..., : stop - start]
+            weights = p[..., start:stop].transpose(1, 2)
+            if start:
+                moments.baddbmm_(monomials, weights)
+            else:
+                torch.bmm(monomials, weights, out=moments)
+        systems = self.tiles.buffer("systems", n, size + 1, size, rows)
+        mean = self.gather.mean(moments)
+        self.gather.fill_(systems.view(n, -1, rows), moments)
+        matrix = systems[:, :size]
+        matrix.addcmul_(mean[:, :, None], mean[:, None], value=-1)
+        self.penalty.add_(matrix, t)
+        return CholeskySystem(mean.transpose(1, 2), systems)
 
-    def outer(self, t: _Tile) -> Tensor:
-        """(n, D (D + 1) / 2 + D, keys): products of key components, then the keys themselves.
-
-        Kept from tile to tile of the same sequences.
-        """
-        if self._outer_of != (t.first, t.last):
-            keys = self.k[t.first : t.last].transpose(1, 2).contiguous()
-            pairs = keys[:, self.row].mul_(keys[:, self.column])
-            self._outer = torch.cat([pairs, keys], dim=1)
-            self._outer_of = (t.first, t.last)
-        return self._outer[..., : t.keys]
-
-
-def _solve(moments: Tensor, right: Tensor) -> Tensor:
-    """C^-1 right for every row of a tile: (n, rows, D)."""
-    return solve_spd_(moments, right.transpose(1, 2).contiguous()).transpose(1, 2)
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum(-1, keepdim=True)
-
-
-class _LocalLinear(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        ridge: Tensor,
-        key_mask: Tensor | None,
-        scale: float,
-        causal: bool,
-    ) -> Tensor:
-        problem = _Problem(q, k, key_mask, ridge, scale, causal)
-        out = v.new_empty(q.shape[0], q.shape[1], v.shape[2])
-        x = torch.empty_like(q)
-        for t in problem.tiles():
-            rows = t.query_rows
-            p = problem.weights(t)
-            kbar, moments = problem.moments(t, p)
-            x[rows] = solved = _solve(moments, q[rows] - kbar)
-            a = problem.product("scores", t, solved, k[t.key_rows])
-            a += 1.0 - _dot(solved, kbar)
-            out[rows] = torch.bmm(a.mul_(p), v[t.key_rows])
-        ctx.save_for_backward(q, k, v, ridge, key_mask, x, out)
-        ctx.scale, ctx.causal = scale, causal
+    def _products(self, t: Tile, start: int, chunk: int) -> Tensor:
+        """(n, products, chunk) of the keys from ``start`` on; kept until others are asked for."""
+        k = self.tiles.k[t.sequences, start : start + chunk].transpose(1, 2)
+        out = self.tiles.buffer("products", k.shape[0], self.basis.products, k.shape[2])
+        held = (t.first, t.last, start)
+        if self._held != held:
+            self._held = held
+            self.basis.fill_(out, k)
         return out
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, ridge, key_mask, x, out = ctx.saved_tensors
-        problem = _Problem(q, k, key_mask, ridge, ctx.scale, ctx.causal)
-        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        dridge = torch.zeros_like(ridge)
-        for t in problem.tiles():
-            rows = t.query_rows
-            kc, qc, xc, gc = k[t.key_rows], q[rows], x[rows], grad[rows]
-            p = problem.weights(t)
-            kbar, moments = problem.moments(t, p)
-            # gap_ij starts as G_ij = g_i·v_j; T_i = sum_j p_ij G_ij (k_j - kbar_i) is the
-            # right-hand side of the implicit solve u_i = C_i^-1 T_i.
-            gap = problem.product("gap", t, gc, v[t.key_rows])
-            pg = torch.mul(p, gap, out=problem.buffer("scores", t))
-            g_mean = pg.sum(-1, keepdim=True)
-            u = _solve(moments, torch.bmm(pg, kc) - g_mean * kbar)
-            lam = ridge[t.first : t.last, None, None]
-            h = _dot(u, qc - kbar - lam * xc)
-            e = _dot(gc, out[rows])
-            # gap_ij becomes G_ij - b_ij with b_ij = (k_j - kbar_i)·u_i.
-            b = problem.product("scores", t, u, kc)
-            gap += _dot(u, kbar)
-            gap -= b
-            # pa_ij = p_ij a_ij with a_ij = (k_j - kbar_i)·x_i, and weight_ij = p_ij (1 + a_ij).
-            pa = problem.product("pa", t, xc, kc).sub_(_dot(xc, kbar)).mul_(p)
-            weight = torch.add(p, pa, out=problem.buffer("scores", t))
-            dv[t.key_rows].baddbmm_(weight.transpose(1, 2), gc)
-            dk[t.key_rows].baddbmm_(weight.transpose(1, 2), u, alpha=-1)
-            # d loss / d logits_ij = weight gap + p (h - e) - pa g_mean
-            logits = pa.mul_(-g_mean).addcmul_(weight, gap).addcmul_(p, h - e)
-            dq[rows] = torch.baddbmm(u, logits, kc, alpha=ctx.scale)
-            dk[t.key_rows].baddbmm_(logits.transpose(1, 2), qc, alpha=ctx.scale)
-            slope = gap.sub_(g_mean).mul_(p)
-            dk[t.key_rows].baddbmm_(slope.transpose(1, 2), xc)
-            dridge[t.first : t.last] -= (u * xc).sum((1, 2))
-        return dq, dk, dv, dridge, None, None, None
 
+class _Gather:
+    """From moments of monomials to second moments of regressors."""
 
-def local_linear_cholesky(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    ridge: Tensor,
-    key_mask: Tensor | None = None,
-    *,
-    scale: float,
-    causal: bool,
-) -> Tensor:
-    """Local Linear Attention, exact, in float32 or float64.
+    def __init__(self, basis: Basis, like: Tensor) -> None:
+        self.basis = basis
+        self.half = torch.tensor(basis.half, device=like.device)
+        if basis.order > 1:
+            self.product = torch.tensor(basis.half_product, device=like.device)
+            self.half_scale = like.new_tensor(basis.half_scale)[:, None]
+            self.scale = like.new_tensor(basis.scales)[:, None]
 
-    Args:
-        q: (N, Lq, D) queries, N = batch times heads. k: (N, Lk, D). v: (N, Lk, Dv).
-        ridge: (N,) positive, relative to the total weight of a row.
-        key_mask: (N, Lk) bool, True where valid, or None.
-        scale: factor of q·k in the exponent.
-        causal: query i sees keys j <= i + Lk - Lq.
+    def mean(self, moments: Tensor) -> Tensor:
+        """(n, F, rows) means of the regressors."""
+        mean = moments[:, : self.basis.size]
+        return mean if self.basis.order == 1 else mean * self.scale
 
-    Returns:
-        (N, Lq, Dv); zeros in a row that sees no key. Time O(N Lq Lk D^2 / 2), halved again where
-        causal; memory besides inputs and outputs O(Lk D^2 / 2) for the outer products of one
-        tile's keys.
-    """
-    apply: Any = _LocalLinear.apply
-    return apply(q, k, v, ridge, key_mask, scale, causal)
+    def fill_(self, flat: Tensor, moments: Tensor) -> None:
+        """Write the lower triangles of the second moments into (n, F F + ..., rows)."""
+        if self.basis.order == 1:
+            # The products of degree 2 stand in just this order.
+            flat[:, self.half] = moments[:, self.basis.dim :]
+        else:
+            flat[:, self.half] = moments[:, self.product] * self.half_scale

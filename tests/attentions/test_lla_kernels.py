@@ -1,124 +1,36 @@
-"""The Triton kernels of Local Linear Attention against its definition in float64.
-
-On a machine without a GPU they run in Triton's interpreter, which has to be chosen before Triton
-is first imported.
-"""
-
-import importlib.util
-import os
-import subprocess
-import sys
-import warnings
+"""The Triton kernels of Local Linear Attention against its definition in float64."""
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from attentions.lla.cholesky import local_linear_cholesky
-from attentions.lla.reference import local_linear_regression
-
-if importlib.util.find_spec("triton") is None:
-    pytest.skip("Triton is not installed", allow_module_level=True)
-if not torch.cuda.is_available() and "triton" not in sys.modules:
-    os.environ["TRITON_INTERPRET"] = "1"
-
-import triton
-import triton.language as tl
-
-from attentions.lla.kernels import backward_kernels, decode, forward
-from attentions.lla.kernels.common import INTERPRETED
+import tests.attentions.kernel_cases as cases
 from attentions.lla.kernels.decode import local_linear_decode
 from attentions.lla.kernels.forward import local_linear_forward
 from attentions.lla.kernels.function import local_linear_triton
+from attentions.lla.reference import local_linear_regression
+from attentions.lla.residual import ResidualMonitor
+from attentions.lla.solvers import Budget, local_linear_attention
+from tests.attentions.kernel_cases import draw, error, gradients, padding, visible_keys
 
-DEVICE = "cpu" if INTERPRETED or not torch.cuda.is_available() else "cuda"
-RUNNABLE = DEVICE == "cuda" or type(tl.zeros).__name__ == "InterpretedFunction"
-KERNELS = (
-    forward._forward_kernel,
-    backward_kernels.query_kernel,
-    backward_kernels.key_kernel,
-    decode._moment_kernel,
-)
+pytestmark = cases.MARKS
+_one_configuration = cases.one_configuration
 
 
-@triton.jit
-def _count(out, length):
-    for i in range(length):
-        tl.store(out + i, i)
-
-
-if RUNNABLE and DEVICE == "cpu":
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            _count[(1,)](torch.zeros(2), 2)
-    except triton.runtime.errors.InterpreterError as broken:
-        # Triton up to 3.6 with NumPy from 2.4 on.
-        pytest.skip(f"Triton's interpreter cannot loop here: {broken}", allow_module_level=True)
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION"),
-    pytest.mark.filterwarnings("ignore:Conversion of an array with ndim:DeprecationWarning"),
-]
-
-
-@pytest.fixture(autouse=True)
-def _one_configuration(request, monkeypatch):
-    if not RUNNABLE and request.node.name != "test_in_a_fresh_process":
-        pytest.skip("Triton was imported before; see test_in_a_fresh_process")
-    for kernel in KERNELS:
-        # On a GPU each would take a compilation of every kernel, in every test.
-        monkeypatch.setattr(kernel, "configs", kernel.configs[:1])
-
-
-@pytest.mark.skipif(RUNNABLE, reason="the other tests run in this process")
+@pytest.mark.skipif(cases.RUNNABLE, reason="the other tests run in this process")
 def test_in_a_fresh_process():
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-    done = subprocess.run(
-        command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def draw(length_q, length_k, dim, dim_v=None, n=2, seed=0, dtype=torch.float32):
-    generator = torch.Generator().manual_seed(seed)
-    shapes = ((n, length_q, dim), (n, length_k, dim), (n, length_k, dim_v or dim))
-    return [torch.randn(s, generator=generator).to(DEVICE, dtype) for s in shapes]
-
-
-def padding(n, length_k):
-    """Every third key hidden; in the last sequence all of them."""
-    mask = (torch.arange(length_k, device=DEVICE) % 3 != 1).repeat(n, 1)
-    mask[-1] = False
-    return mask
+    cases.run_in_a_fresh_process(__file__)
 
 
 def ridges(value, n=2):
-    return torch.linspace(value, 1.5 * value, n, device=DEVICE)
+    return torch.linspace(value, 1.5 * value, n, device=cases.DEVICE)
 
 
 def definition(q, k, v, ridge, key_mask, scale, causal):
     """Float64, one regression per query; differentiable."""
-    n, length_q, length_k = q.shape[0], q.shape[1], k.shape[1]
-    mask = torch.ones(n, length_q, length_k, dtype=torch.bool, device=q.device)
-    if causal:
-        mask = mask.tril(length_k - length_q)
-    if key_mask is not None:
-        mask = mask & key_mask[:, None]
     double = (t.double()[None] for t in (q, k, v))
-    return local_linear_regression(*double, mask[None], ridge.double(), scale)[0]
-
-
-def error(got, want):
-    """Relative; absolute where the true value is zero or nearly so."""
-    assert torch.isfinite(got).all()
-    return ((got.double() - want).norm() / want.norm().clamp(min=1.0)).item()
-
-
-def gradients(function, inputs, grad):
-    inputs = [t.detach().clone().requires_grad_() for t in inputs]
-    out = function(*inputs)
-    return out, torch.autograd.grad(out, inputs, grad.to(out.dtype))
+    visible = visible_keys(q, k, key_mask, causal)[None]
+    return local_linear_regression(*double, visible, ridge.double(), scale)[0]
 
 
 def compare(q, k, v, ridge, key_mask, causal, iterations=60, tolerance=1e-6):
@@ -211,8 +123,12 @@ def test_a_small_ridge_costs_no_more_than_with_cholesky_in_float32():
     q, k, v = draw(37, 37, 16)
     ridge, mask = ridges(1e-3), padding(2, 37)
     want = definition(q, k, v, ridge, mask, 0.25, True)
-    cholesky = local_linear_cholesky(q, k, v, ridge, mask, scale=0.25, causal=True)
-    options = {"iterations": 100, "tolerance": 1e-6}
+    budget = Budget(iterations=100, tolerance=1e-6)
+    cholesky = local_linear_attention(
+        q, k, v, ridge, mask, scale=0.25, causal=True,
+        solver="cholesky", budget=budget, monitor=ResidualMonitor(""),
+    )  # fmt: skip
+    options = {"iterations": budget.iterations, "tolerance": budget.tolerance}
     out = local_linear_forward(q, k, v, ridge, mask, scale=0.25, causal=True, **options).out
     print("ridge 1e-3", f"{error(out, want):.1e}", f"cholesky {error(cholesky, want):.1e}")
     assert error(out, want) <= 2 * error(cholesky, want) <= 1e-3
@@ -262,7 +178,7 @@ def test_too_few_iterations_show_in_the_residual():
     assert long.residual.max() <= 1e-4
 
     # What it reports is the residual of the x that it returns.
-    visible = mask[:, None] & torch.ones(33, 40, dtype=torch.bool, device=DEVICE).tril(7)
+    visible = visible_keys(q, k, mask, True)
     scores = (q.double() @ k.double().mT * scale).masked_fill(~visible, float("-inf"))
     p = torch.softmax(scores[0], -1)
     kbar, x = p @ k[0].double(), short.x[0].double()

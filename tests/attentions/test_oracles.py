@@ -4,106 +4,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-import cab
 from attentions.exact import exact_softmax_attention
 from attentions.masks import causal_mask
 from attentions.spd import solve_spd_
 from attentions.windows import banded_softmax_attention
 from cab.patterns import Pattern
-
-
-def draw(*shapes, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(*s, generator=generator, dtype=torch.float64) for s in shapes]
-
-
-def qkv(length_q=19, length_k=19, dim=5, seed=0):
-    return draw((2, 3, length_q, dim), (2, 3, length_k, dim), (2, 3, length_k, dim), seed=seed)
-
-
-def module(name, pattern, dim=5, **options):
-    return cab.attention(name, pattern=pattern, heads=3, head_dim=dim, **options).double().eval()
-
-
-@pytest.mark.parametrize("pattern", list(Pattern))
-def test_lla_tends_to_softmax_as_the_ridge_grows(pattern):
-    q, k, v = qkv()
-    softmax = module("softmax", pattern)(q, k, v)
-    errors = [
-        (module("lla", pattern, ridge=ridge)(q, k, v) - softmax).abs().max().item()
-        for ridge in (1e2, 1e4, 1e6)
-    ]
-    # The slope falls off as 1 / ridge.
-    assert errors[0] / errors[1] == pytest.approx(100, rel=0.2)
-    assert errors[1] / errors[2] == pytest.approx(100, rel=0.2)
-
-
-def test_lla_reproduces_values_that_are_affine_in_the_keys():
-    q, k, _ = qkv(length_k=40)
-    slope, shift = draw((5, 4), (4,), seed=1)
-    v = k @ slope + shift
-    lla = module("lla", "NC", ridge=1e-10, learn_ridge=False)
-    assert torch.allclose(lla(q, k, v), q @ slope + shift, atol=1e-6)
-    softmax = module("softmax", "NC")(q, k, v)
-    assert (softmax - (q @ slope + shift)).abs().max() > 0.5
-
-
-def test_lla_without_a_kernel_is_affine_ridge_regression():
-    q, k, v = qkv(length_k=40)
-    ridge = 0.3
-    lla = module("lla", "NC", scale=0.0, ridge=ridge, learn_ridge=False)
-    mean_k, mean_v = k.mean(-2, keepdim=True), v.mean(-2, keepdim=True)
-    gram = (k - mean_k).transpose(-1, -2) @ (k - mean_k) / 40 + ridge * torch.eye(5).double()
-    cross = (k - mean_k).transpose(-1, -2) @ (v - mean_v) / 40
-    want = mean_v + (q - mean_k) @ torch.linalg.solve(gram, cross)
-    assert torch.allclose(lla(q, k, v), want, atol=1e-10)
-
-
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("masked", [False, True])
-def test_lla_gradients_against_finite_differences(causal, masked):
-    from attentions.lla.cholesky import local_linear_cholesky
-
-    q, k, v = (x[0, :2].contiguous().requires_grad_() for x in qkv(6, 6, 3))
-    ridge = torch.tensor([0.1, 2.0], dtype=torch.float64, requires_grad=True)
-    mask = torch.ones(2, 6, dtype=torch.bool)
-    mask[0, 2:4] = False
-    mask[1] = False
-
-    def call(*arguments):
-        return local_linear_cholesky(*arguments, mask if masked else None, scale=0.7, causal=causal)
-
-    assert torch.autograd.gradcheck(call, (q, k, v, ridge))
-
-
-def test_lla_gradients_equal_autograd_through_the_definition_across_tiles(monkeypatch):
-    from attentions.lla import cholesky
-
-    monkeypatch.setattr(cholesky, "_TILE_ROWS", 4)
-    monkeypatch.setattr(cholesky, "_TILE_WEIGHTS", 64)
-    for pattern in ("CS", "NC"):
-        lla = module("lla", pattern, ridge=0.05)
-        leaves = [x.requires_grad_() for x in qkv(19, 19)]
-        (gradient,) = draw((2, 3, 19, 5), seed=3)
-        wrt = [*leaves, lla.raw_ridge]
-        got = torch.autograd.grad(lla(*leaves), wrt, gradient)
-        want = torch.autograd.grad(lla.reference(*leaves), wrt, gradient)
-        for a, b in zip(got, want, strict=True):
-            assert (a - b).abs().max() <= 1e-9 * b.abs().max()
-
-
-def test_lla_learns_its_ridge_and_starts_where_asked():
-    for ridge in (1e-3, 0.5, 30.0):
-        lla = module("lla", "CS", ridge=ridge)
-        assert torch.allclose(lla.ridge, torch.full((3,), ridge).double(), rtol=1e-5)
-    with pytest.raises(ValueError, match="positive"):
-        module("lla", "CS", ridge=-1.0)
-
-
-def test_lla_with_qk_norm_ignores_the_length_of_queries_and_keys():
-    q, k, v = qkv()
-    lla = module("lla", "NS", qk_norm=True)
-    assert torch.allclose(lla(q, k, v), lla(3 * q, 0.2 * k, v), atol=1e-5)
+from tests.attentions.cases import draw, module, qkv
 
 
 @pytest.mark.parametrize("pattern", ["NS", "CS"])
@@ -156,17 +62,20 @@ def test_causal_mask_is_bottom_right_aligned():
 
 @pytest.mark.parametrize("dim", [1, 2, 16, 33])
 def test_many_small_solves(dim):
-    a, b = draw((3, dim, dim, 7), (3, dim, 7))
+    a, b = draw((3, dim, dim, 7), (3, 1, dim, 7))
     spd = torch.einsum("nijr,nkjr->nikr", a, a) + 0.1 * torch.eye(dim).double()[None, :, :, None]
-    want = torch.linalg.solve(spd.permute(0, 3, 1, 2), b.permute(0, 2, 1)[..., None])[..., 0]
-    got = solve_spd_(spd.clone(), b.clone())
+    matrices = spd.permute(0, 3, 1, 2)
+    want = torch.linalg.solve(matrices, b[:, 0].permute(0, 2, 1)[..., None])[..., 0]
+    # The upper triangle is not read.
+    lower = spd.masked_fill(torch.ones(dim, dim).triu(1).bool()[None, :, :, None], 7.0)
+    got = solve_spd_(torch.cat([lower, b], dim=1))
     assert torch.allclose(got, want.transpose(1, 2), rtol=1e-8, atol=1e-8)
 
 
 def test_a_matrix_that_is_not_positive_definite_gives_nan():
     for dim in (4, 40):
         bad = -torch.eye(dim)[None, :, :, None].double()
-        assert solve_spd_(bad, torch.ones(1, dim, 1).double()).isnan().any()
+        assert solve_spd_(torch.cat([bad, torch.ones_like(bad[:, :1])], dim=1)).isnan().any()
 
 
 def test_softmax_and_exact_softmax_agree_in_low_precision():

@@ -11,7 +11,8 @@ With g = dL/do, G_ij = g_i·v_j, Gbar_i = sum_j p_ij G_ij, a_ij = (k_j - kbar_i)
     dridge = -sum_i u_i·x_i
 
 One kernel owns a tile of queries (u, dq and what the other needs of a row), the other a tile of
-keys (dk, dv); neither needs atomic additions.
+keys (dk, dv); neither needs atomic additions. A probe (`attentions.lla.kernels.probe`) goes through
+the same kernels with u = 0.
 """
 
 from typing import NamedTuple
@@ -20,7 +21,12 @@ import torch
 import triton
 from torch import Tensor
 
-from attentions.lla.kernels.backward_kernels import ROW_TERMS, key_kernel, query_kernel
+from attentions.lla.kernels.backward_kernels import (
+    PROBE_ROW_TERMS,
+    ROW_TERMS,
+    key_kernel,
+    query_kernel,
+)
 from attentions.lla.kernels.common import LOG2_E, bucket, mask_bytes, on_device_of, product_dtype
 from attentions.lla.kernels.forward import Forward
 
@@ -64,13 +70,57 @@ def local_linear_backward(
     The rest is as in `local_linear_forward`. The error of the gradients is linear in the
     tolerance, and only as small as the forward solve lets it be.
     """
-    q, k, v, ridge = q.contiguous(), k.contiguous(), v.contiguous(), ridge.contiguous()
+    u = torch.empty_like(forward.x)
+    dq, dk, dv, terms = launch_backward(
+        grad,
+        q,
+        k,
+        v,
+        ridge,
+        key_mask,
+        forward,
+        u,
+        scale=scale,
+        causal=causal,
+        iterations=iterations,
+        tolerance=tolerance,
+        precision=precision,
+    )
+    return Gradients(dq, dk, dv, terms[:, 4].sum(1), terms[:, 5])
+
+
+def launch_backward(
+    grad: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    ridge: Tensor | None,
+    key_mask: Tensor | None,
+    forward: Forward,
+    u: Tensor,
+    *,
+    scale: float,
+    causal: bool,
+    iterations: int = 0,
+    tolerance: float = 0.0,
+    precision: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Run both kernels.
+
+    Args:
+        u: (N, Lq, D) contiguous, overwritten: with u where there is a ridge, else with the
+            gradient of x.
+
+    Returns:
+        Gradients of q, k and v, and the row terms of the query kernel, (N, terms, Lq) float32.
+    """
+    q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     grad = grad.to(v.dtype).contiguous()
     n, length_q, dim = q.shape
     length_k, dim_v = v.shape[1:]
     dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-    u = torch.empty_like(forward.x)
-    terms = u.new_zeros(n, ROW_TERMS, length_q)
+    row_terms = PROBE_ROW_TERMS if ridge is None else ROW_TERMS
+    terms = forward.lse.new_zeros(n, row_terms, length_q)
     mask = mask_bytes(key_mask, k)
     lengths = (length_q, length_k, bucket(length_q), bucket(length_k), scale, scale * LOG2_E)
     options = {
@@ -82,8 +132,10 @@ def local_linear_backward(
         "HAS_MASK": key_mask is not None,
         "OPERAND": product_dtype(q.dtype),
         "PRECISION": precision,
-        "ROW_TERMS": ROW_TERMS,
+        "ROW_TERMS": row_terms,
+        "SOLVE": ridge is not None,
     }
+    ridge = forward.lse.new_empty(0) if ridge is None else ridge.contiguous()
 
     def query_grid(config: dict[str, int]) -> tuple[int]:
         return (triton.cdiv(length_q, config["BLOCK_Q"]) * n,)
@@ -101,4 +153,4 @@ def local_linear_backward(
             key_kernel[key_grid](
                 q, k, v, mask, forward.x, forward.lse, grad, u, terms, dk, dv, *lengths, **options
             )
-    return Gradients(dq, dk, dv, terms[:, 4].sum(1), terms[:, 5])
+    return dq, dk, dv, terms

@@ -16,7 +16,9 @@ from attentions.lla.kernels.common import (
 )
 
 ROW_TERMS = 6
-"""Numbers per query row that the query kernel leaves: x·kbar, u·kbar, Gbar, s, -u·x, residual."""
+"""Numbers per query row that the query kernel leaves: x·kbar, Gbar, s, u·kbar, -u·x, residual."""
+PROBE_ROW_TERMS = 3
+"""Without a solve, the first three of them."""
 
 
 @tuned(
@@ -59,10 +61,15 @@ def query_kernel(
     OPERAND: tl.constexpr,
     PRECISION: tl.constexpr,
     ROW_TERMS: tl.constexpr,
+    SOLVE: tl.constexpr,
     BLOCK_Q: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """dq, u and ROW_TERMS numbers per row, for one tile of queries of one sequence."""
+    """dq, u and ROW_TERMS numbers per row, for one tile of queries of one sequence.
+
+    Without SOLVE the right-hand side itself, which is the gradient of a given x, takes the place
+    of u in memory, and ridge is not touched.
+    """
     tiles = tl.cdiv(length_q, BLOCK_Q)
     n = (tl.program_id(0) // tiles).to(tl.int64)
     first_row = (tiles - 1 - tl.program_id(0) % tiles) * BLOCK_Q
@@ -74,9 +81,8 @@ def query_kernel(
     v_base = v_ptr + n * length_k * DV
     mask_base = mask_ptr + n * length_k
     end = key_end(first_row, length_q, length_k, CAUSAL, BLOCK_Q)
-    ridge = tl.load(ridge_ptr + n)
     q = load_rows(q_ptr + n * length_q * D, rows, length_q, dims, D).to(OPERAND)
-    x = load_rows(x_ptr + n * length_q * D, rows, length_q, dims, D)
+    x = load_rows(x_ptr + n * length_q * D, rows, length_q, dims, D).to(tl.float32)
     kbar = load_rows(kbar_ptr + n * length_q * D, rows, length_q, dims, D)
     lse = tl.load(lse_ptr + n * length_q + rows, mask=inside, other=0.0)
     grad = load_rows(grad_ptr + n * length_q * DV, rows, length_q, value_dims, DV).to(OPERAND)
@@ -103,15 +109,15 @@ def query_kernel(
     mean = guess + excess
     # As in the forward kernel: a single key has no slope.
     right = tl.where((visible > 1)[:, None], right - excess[:, None] * kbar, 0.0)
-    u, rr = solve(
-        right, q, kbar, lse, ridge, k_base, mask_base, rows, dims, end, length_q, length_k,
-        scale_log2, iterations, tolerance, D, CAUSAL, HAS_MASK, OPERAND, PRECISION, BLOCK_K,
-    )  # fmt: skip
-    size = tl.sum(right * right, 1)
-    residual = tl.where(size > 0, tl.sqrt(rr / tl.where(size > 0, size, 1.0)), 0.0)
+    if SOLVE:
+        u, rr = solve(
+            right, q, kbar, lse, tl.load(ridge_ptr + n), k_base, mask_base, rows, dims, end,
+            length_q, length_k, scale_log2, iterations, tolerance,
+            D, CAUSAL, HAS_MASK, OPERAND, PRECISION, BLOCK_K,
+        )  # fmt: skip
+        u_offset = tl.sum(u * kbar, 1)
 
     x_offset = tl.sum(x * kbar, 1)
-    u_offset = tl.sum(u * kbar, 1)
     dq = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
     total = tl.zeros([BLOCK_Q], tl.float32)
     for start in range(0, end, BLOCK_K):
@@ -124,22 +130,29 @@ def query_kernel(
         )  # fmt: skip
         k32 = k.to(tl.float32)
         a = tl.dot(x, tl.trans(k32), input_precision=PRECISION) - x_offset[:, None]
-        b = tl.dot(u, tl.trans(k32), input_precision=PRECISION) - u_offset[:, None]
-        c = tl.dot(grad, tl.trans(v), input_precision=PRECISION) - mean[:, None] - b
+        c = tl.dot(grad, tl.trans(v), input_precision=PRECISION) - mean[:, None]
+        if SOLVE:
+            c -= tl.dot(u, tl.trans(k32), input_precision=PRECISION) - u_offset[:, None]
         w = tl.exp2(scores - lse[:, None]) * (1.0 + a) * c
         dq += tl.dot(w, k32, input_precision=PRECISION)
         total += tl.sum(w, 1)
-    dq = u + scale * (dq - total[:, None] * kbar)
+    dq = scale * (dq - total[:, None] * kbar)
 
-    store_rows(dq_ptr + n * length_q * D, dq, rows, length_q, dims, D)
-    store_rows(u_ptr + n * length_q * D, u, rows, length_q, dims, D)
     terms = terms_ptr + n * length_q * ROW_TERMS + rows
     tl.store(terms, x_offset, mask=inside)
-    tl.store(terms + length_q, u_offset, mask=inside)
-    tl.store(terms + 2 * length_q, mean, mask=inside)
-    tl.store(terms + 3 * length_q, -total, mask=inside)
-    tl.store(terms + 4 * length_q, -tl.sum(u * x, 1), mask=inside)
-    tl.store(terms + 5 * length_q, residual, mask=inside)
+    tl.store(terms + length_q, mean, mask=inside)
+    tl.store(terms + 2 * length_q, -total, mask=inside)
+    if SOLVE:
+        dq += u
+        size = tl.sum(right * right, 1)
+        residual = tl.where(size > 0, tl.sqrt(rr / tl.where(size > 0, size, 1.0)), 0.0)
+        tl.store(terms + 3 * length_q, u_offset, mask=inside)
+        tl.store(terms + 4 * length_q, -tl.sum(u * x, 1), mask=inside)
+        tl.store(terms + 5 * length_q, residual, mask=inside)
+        store_rows(u_ptr + n * length_q * D, u, rows, length_q, dims, D)
+    else:
+        store_rows(u_ptr + n * length_q * D, right, rows, length_q, dims, D)
+    store_rows(dq_ptr + n * length_q * D, dq, rows, length_q, dims, D)
 
 
 @tuned(
@@ -178,10 +191,11 @@ def key_kernel(
     OPERAND: tl.constexpr,
     PRECISION: tl.constexpr,
     ROW_TERMS: tl.constexpr,
+    SOLVE: tl.constexpr,
     BLOCK_Q: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """Gradients of one tile of keys and values of one sequence."""
+    """Gradients of one tile of keys and values of one sequence; without SOLVE, u is not read."""
     tiles = tl.cdiv(length_k, BLOCK_K)
     n = (tl.program_id(0) // tiles).to(tl.int64)
     first_col = (tl.program_id(0) % tiles) * BLOCK_K
@@ -214,20 +228,21 @@ def key_kernel(
         )  # fmt: skip
         p = tl.exp2(scores - lse[:, None])
 
-        x = load_rows(x_base, rows, length_q, dims, D)
+        x = load_rows(x_base, rows, length_q, dims, D).to(tl.float32)
         x_offset = tl.load(terms_base + rows, mask=inside, other=0.0)
         a = tl.dot(x, tl.trans(k32), input_precision=PRECISION) - x_offset[:, None]
         weight = p * (1.0 + a)
         grad = load_rows(grad_base, rows, length_q, value_dims, DV).to(OPERAND)
         dv += tl.dot(tl.trans(weight), grad.to(tl.float32), input_precision=PRECISION)
 
-        u = load_rows(u_base, rows, length_q, dims, D)
-        dk -= tl.dot(tl.trans(weight), u, input_precision=PRECISION)
-        u_offset = tl.load(terms_base + length_q + rows, mask=inside, other=0.0)
-        mean = tl.load(terms_base + 2 * length_q + rows, mask=inside, other=0.0)
-        shift = tl.load(terms_base + 3 * length_q + rows, mask=inside, other=0.0)
-        c = tl.dot(grad, tl.trans(v), input_precision=PRECISION) + (u_offset - mean)[:, None]
-        c -= tl.dot(u, tl.trans(k32), input_precision=PRECISION)
+        mean = tl.load(terms_base + length_q + rows, mask=inside, other=0.0)
+        shift = tl.load(terms_base + 2 * length_q + rows, mask=inside, other=0.0)
+        c = tl.dot(grad, tl.trans(v), input_precision=PRECISION) - mean[:, None]
+        if SOLVE:
+            u = load_rows(u_base, rows, length_q, dims, D)
+            u_offset = tl.load(terms_base + 3 * length_q + rows, mask=inside, other=0.0)
+            dk -= tl.dot(tl.trans(weight), u, input_precision=PRECISION)
+            c -= tl.dot(u, tl.trans(k32), input_precision=PRECISION) - u_offset[:, None]
         dk += tl.dot(tl.trans(p * c), x, input_precision=PRECISION)
         logits = scale * (weight * c + p * shift[:, None])
         dk += tl.dot(tl.trans(logits), q.to(tl.float32), input_precision=PRECISION)

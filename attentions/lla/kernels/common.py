@@ -22,13 +22,14 @@ from torch import Tensor
 
 INTERPRETED: bool = triton.knobs.runtime.interpret
 """Whether the kernels run in Triton's interpreter on the CPU, not on a GPU."""
+SERVED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 LOG2_E = math.log2(math.e)
 _INTERPRETED_BLOCK = 32
 
 
 def tuned(
     *configs: tuple[dict[str, int], int, int],
-    key: tuple[str, ...] = ("bucket_q", "bucket_k", "D"),
+    key: tuple[str, ...] = ("bucket_q", "bucket_k", "D", "SOLVE"),
 ) -> Any:
     """Decorator: autotune over (block sizes, warps, stages) per value of the key's arguments.
 
@@ -59,15 +60,21 @@ def product_dtype(dtype: torch.dtype) -> Any:
 
 def check_inputs(q: Tensor, k: Tensor, v: Tensor, ridge: Tensor, key_mask: Tensor | None) -> None:
     """Raise ValueError where shapes or dtypes are not what the kernels read."""
+    check_attention(q, k, v, key_mask)
+    n = k.shape[0]
+    if ridge.shape != (n,) or ridge.dtype != torch.float32:
+        raise ValueError(f"ridge must be ({n},) float32, not {tuple(ridge.shape)} {ridge.dtype}")
+
+
+def check_attention(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None) -> None:
+    """The part of `check_inputs` that does not concern the solve."""
     n, length_k, dim = k.shape
     if q.shape[0] != n or q.shape[2] != dim or v.shape[:2] != (n, length_k):
         raise ValueError(f"shapes do not fit: q {q.shape}, k {k.shape}, v {v.shape}")
     if not q.dtype == k.dtype == v.dtype:
         raise ValueError(f"one dtype for q, k and v, not {q.dtype}, {k.dtype} and {v.dtype}")
-    if q.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+    if q.dtype not in SERVED_DTYPES:
         raise ValueError(f"the kernels compute in float32; they cannot serve {q.dtype}")
-    if ridge.shape != (n,) or ridge.dtype != torch.float32:
-        raise ValueError(f"ridge must be ({n},) float32, not {tuple(ridge.shape)} {ridge.dtype}")
     if key_mask is not None and key_mask.shape != (n, length_k):
         raise ValueError(f"key_mask must be ({n}, {length_k}), not {tuple(key_mask.shape)}")
     if max(dim, v.shape[2]) > 128:

@@ -174,9 +174,8 @@ def _merge(
     slope += (share_v - vbar[:, None]).transpose(1, 2) @ between
     covariance.diagonal(dim1=1, dim2=2).add_(ridge[:, None])
 
-    systems = covariance.permute(1, 2, 0)[None].contiguous()
-    right = (q - kbar).T[None].contiguous()
-    x = solve_spd_(systems, right)[0].T
+    systems = torch.cat([covariance, (q - kbar)[:, None]], dim=1)
+    x = solve_spd_(systems.permute(1, 2, 0)[None].contiguous())[0].T
     # As in the forward kernel: a single key has no slope.
     x = x.masked_fill((visible.sum(1) < 2)[:, None], 0.0)
     return vbar + (slope @ x[..., None])[..., 0]

@@ -4,6 +4,8 @@
     2. conjugate gradients:  x_i = C_i^-1 (q_i - kbar_i), one sweep per iteration
     3. output:               o_i = sum_j p_ij (1 + (k_j - kbar_i)·x_i) v_j, and the residual of x_i
 
+A probe (`attentions.lla.kernels.probe`) brings its own x: the same kernel without step 2.
+
 Nothing of size Lq x Lk or L x D x D is ever stored: the memory is that of x, kbar and o.
 """
 
@@ -34,18 +36,19 @@ from attentions.lla.kernels.common import (
 
 
 class Forward(NamedTuple):
-    """What the forward kernel leaves; all but `out` in float32."""
+    """What the forward kernel leaves; in float32 but for `out` and a probe's x."""
 
     out: Tensor
     """(N, Lq, Dv) in the dtype of v."""
     x: Tensor
-    """(N, Lq, D) solutions of C x = q - kbar."""
+    """(N, Lq, D) solutions of C x = q - kbar, or the probe."""
     kbar: Tensor
     """(N, Lq, D) softmax means of the keys."""
     lse: Tensor
     """(N, Lq) logarithms to base 2 of the softmax denominators; 0 in a row that sees no key."""
     residual: Tensor
-    """(N, Lq) true relative residuals |q - kbar - C x| / |q - kbar|, computed afresh from x."""
+    """(N, Lq) true relative residuals |q - kbar - C x| / |q - kbar|, computed afresh from x;
+    empty, (0,), for a probe."""
 
 
 @tuned(
@@ -83,10 +86,14 @@ def _forward_kernel(
     HAS_MASK: tl.constexpr,
     OPERAND: tl.constexpr,
     PRECISION: tl.constexpr,
+    SOLVE: tl.constexpr,
     BLOCK_Q: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """One tile of queries of one sequence."""
+    """One tile of queries of one sequence.
+
+    Without SOLVE x is read, not written, and ridge and residual are not touched.
+    """
     tiles = tl.cdiv(length_q, BLOCK_Q)
     n = (tl.program_id(0) // tiles).to(tl.int64)
     # The last tiles see the most keys: starting with them leaves the short ones to fill up.
@@ -98,7 +105,6 @@ def _forward_kernel(
     v_base = v_ptr + n * length_k * DV
     mask_base = mask_ptr + n * length_k
     end = key_end(first_row, length_q, length_k, CAUSAL, BLOCK_Q)
-    ridge = tl.load(ridge_ptr + n)
     q = load_rows(q_ptr + n * length_q * D, rows, length_q, dims, D).to(OPERAND)
 
     top = tl.full([BLOCK_Q], float("-inf"), tl.float32)
@@ -125,18 +131,23 @@ def _forward_kernel(
     kbar = kbar / tl.where(seen, denominator, 1.0)[:, None]
     lse = tl.where(seen, top, 0.0) + tl.log2(tl.where(seen, denominator, 1.0))
 
-    # One key fits exactly whatever the slope, and (q - k) / ridge would only amplify rounding.
-    b = tl.where((visible > 1)[:, None], q.to(tl.float32) - kbar, 0.0)
-    x, _ = solve(
-        b, q, kbar, lse, ridge, k_base, mask_base, rows, dims, end, length_q, length_k,
-        scale_log2, iterations, tolerance, D, CAUSAL, HAS_MASK, OPERAND, PRECISION, BLOCK_K,
-    )  # fmt: skip
+    if SOLVE:
+        ridge = tl.load(ridge_ptr + n)
+        # One key fits exactly whatever the slope, and (q - k) / ridge would only amplify rounding.
+        b = tl.where((visible > 1)[:, None], q.to(tl.float32) - kbar, 0.0)
+        x, _ = solve(
+            b, q, kbar, lse, ridge, k_base, mask_base, rows, dims, end, length_q, length_k,
+            scale_log2, iterations, tolerance, D, CAUSAL, HAS_MASK, OPERAND, PRECISION, BLOCK_K,
+        )  # fmt: skip
+        cx = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
+        total = tl.zeros([BLOCK_Q], tl.float32)
+        weight_sum = tl.zeros([BLOCK_Q], tl.float32)
+    else:
+        x = load_rows(x_ptr + n * length_q * D, rows, length_q, dims, D).to(tl.float32)
+        x = tl.where((visible > 1)[:, None], x, 0.0)
 
     offset = tl.sum(x * kbar, 1)
-    cx = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
     out = tl.zeros([BLOCK_Q, BLOCK_V], tl.float32)
-    total = tl.zeros([BLOCK_Q], tl.float32)
-    weight_sum = tl.zeros([BLOCK_Q], tl.float32)
     for start in range(0, end, BLOCK_K):
         cols = start + tl.arange(0, BLOCK_K)
         k = load_rows(k_base, cols, length_k, dims, D).to(OPERAND)
@@ -147,22 +158,26 @@ def _forward_kernel(
         p = tl.exp2(scores - lse[:, None])
         k32 = k.to(tl.float32)
         pa = p * (tl.dot(x, tl.trans(k32), input_precision=PRECISION) - offset[:, None])
-        cx += tl.dot(pa, k32, input_precision=PRECISION)
-        total += tl.sum(pa, 1)
+        if SOLVE:
+            cx += tl.dot(pa, k32, input_precision=PRECISION)
+            total += tl.sum(pa, 1)
+            weight_sum += tl.sum(p + pa, 1)
         v = load_rows(v_base, cols, length_k, value_dims, DV).to(tl.float32)
         out += tl.dot(p + pa, v, input_precision=PRECISION)
-        weight_sum += tl.sum(p + pa, 1)
-    gap = b - (cx + ridge * x - total[:, None] * kbar)
-    bb = tl.sum(b * b, 1)
-    residual = tl.where(bb > 0, tl.sqrt(tl.sum(gap * gap, 1) / tl.where(bb > 0, bb, 1.0)), 0.0)
-    # The weights sum to one for any x; dividing takes out what rounding of `offset` added.
-    out = out / tl.where(seen, weight_sum, 1.0)[:, None]
+    if SOLVE:
+        # The weights sum to one for any x; dividing takes out what rounding of `offset` added.
+        # Those of a large probe are so large that the rounding of their sum would cost more.
+        out = out / tl.where(seen, weight_sum, 1.0)[:, None]
 
     store_rows(out_ptr + n * length_q * DV, out, rows, length_q, value_dims, DV)
-    store_rows(x_ptr + n * length_q * D, x, rows, length_q, dims, D)
     store_rows(kbar_ptr + n * length_q * D, kbar, rows, length_q, dims, D)
     tl.store(lse_ptr + n * length_q + rows, lse, mask=rows < length_q)
-    tl.store(residual_ptr + n * length_q + rows, residual, mask=rows < length_q)
+    if SOLVE:
+        gap = b - (cx + ridge * x - total[:, None] * kbar)
+        bb = tl.sum(b * b, 1)
+        residual = tl.where(bb > 0, tl.sqrt(tl.sum(gap * gap, 1) / tl.where(bb > 0, bb, 1.0)), 0.0)
+        store_rows(x_ptr + n * length_q * D, x, rows, length_q, dims, D)
+        tl.store(residual_ptr + n * length_q + rows, residual, mask=rows < length_q)
 
 
 def local_linear_forward(
@@ -197,14 +212,46 @@ def local_linear_forward(
         ValueError: shapes, dtypes or head dims that the kernel does not serve.
     """
     check_inputs(q, k, v, ridge, key_mask)
-    q, k, v, ridge = q.contiguous(), k.contiguous(), v.contiguous(), ridge.contiguous()
+    return launch_forward(
+        q,
+        k,
+        v,
+        None,
+        ridge,
+        key_mask,
+        scale=scale,
+        causal=causal,
+        iterations=iterations,
+        tolerance=tolerance,
+        precision=precision,
+    )
+
+
+def launch_forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    x: Tensor | None,
+    ridge: Tensor | None,
+    key_mask: Tensor | None,
+    *,
+    scale: float,
+    causal: bool,
+    iterations: int = 0,
+    tolerance: float = 0.0,
+    precision: str,
+) -> Forward:
+    """Run the kernel on checked inputs: with x (N, Lq, D) as given, or solved for with a ridge."""
+    q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     n, length_q, dim = q.shape
     length_k, dim_v = v.shape[1:]
     out = v.new_empty(n, length_q, dim_v)
-    x = torch.empty_like(q, dtype=torch.float32)
-    kbar = torch.empty_like(x)
-    lse = x.new_empty(n, length_q)
-    residual = torch.empty_like(lse)
+    kbar = torch.empty_like(q, dtype=torch.float32)
+    lse = kbar.new_empty(n, length_q)
+    solve_x = x is None
+    x = torch.empty_like(kbar) if x is None else x.contiguous()
+    residual = lse.new_empty((n, length_q) if solve_x else 0)
+    ridge = lse.new_empty(0) if ridge is None else ridge.contiguous()
     if out.numel() == 0:
         return Forward(out, x, kbar, lse, residual)
 
@@ -218,6 +265,6 @@ def local_linear_forward(
             scale * LOG2_E, iterations, tolerance,
             D=dim, DV=dim_v, BLOCK_D=bucket(dim), BLOCK_V=bucket(dim_v),
             CAUSAL=causal, HAS_MASK=key_mask is not None,
-            OPERAND=product_dtype(q.dtype), PRECISION=precision,
+            OPERAND=product_dtype(q.dtype), PRECISION=precision, SOLVE=solve_x,
         )  # fmt: skip
     return Forward(out, x, kbar, lse, residual)

@@ -1,0 +1,225 @@
+"""Local regression in torch: the forward pass, and the backward pass by implicit differentiation.
+
+With softmax weights p_ij of the logits, regressors f_j = f(k_j) and the query's own f(q_i), the
+mean-centred form of the estimator is
+
+    fbar_i = sum_j p_ij f_j
+    C_i = sum_j p_ij (f_j - fbar_i)(f_j - fbar_i)^T + penalty_i
+    x_i = C_i^-1 (f(q_i) - fbar_i)
+    o_i = sum_j p_ij (1 + a_ij) v_j,    a_ij = (f_j - fbar_i)·x_i
+
+f is the identity in Local Linear Attention. The backward pass differentiates the solve
+implicitly: it solves once more with the same matrix and keeps nothing of the forward pass but x
+and o. With g = dL/do and G_ij = g_i·v_j,
+
+    u_i = C_i^-1 T_i,   T_i = sum_j p_ij G_ij (f_j - fbar_i)
+    c_ij = G_ij - sum_l p_il G_il - (f_j - fbar_i)·u_i
+    dL/dlogit_ij = p_ij ((1 + a_ij) c_ij + s_i),    s_i such that a row sums to zero
+    df(q_i) = u_i
+    df_j = sum_i p_ij c_ij x_i - p_ij (1 + a_ij) u_i
+    dv_j = sum_i p_ij (1 + a_ij) g_i
+    dridge = -sum_i u_i^T (dpenalty_i / dridge) x_i
+
+A probe is the same with x given instead of solved for: u = 0, and T is the gradient of x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from attentions.lla.penalty import Penalty, penalty_of
+from attentions.lla.tiles import Tile, Tiles
+
+
+class System(Protocol):
+    """The matrices C_i of one tile."""
+
+    mean: Tensor
+    """(n, rows, F) fbar."""
+
+    def solve(self, right: Tensor) -> Tensor:
+        """C_i^-1 right_i for every row, (n, rows, F); once only."""
+
+
+class Solver(Protocol):
+    """Makes the systems of one call."""
+
+    residual: Tensor | None
+    """Largest true relative residual |right - C x| / |right| so far, where it is not exact."""
+
+    def system(self, t: Tile, p: Tensor) -> System:
+        """C_i of a tile from its softmax weights (n, rows, keys)."""
+
+
+SolverFactory = Callable[[Tiles, Tensor, Penalty], Solver]
+"""From the tiles, the regressors (N, Lk, F) and the penalty to a solver of one call."""
+
+
+class Settings(NamedTuple):
+    """What a call needs beside its tensors."""
+
+    key_mask: Tensor | None
+    scale: float
+    causal: bool
+    solver: SolverFactory
+    system: int
+    """Numbers per query row that the solver builds."""
+    watch: Callable[[Tensor, str], None] | None = None
+    """Told the residuals of an iterative solver, and of what."""
+
+    def report(self, solver: Solver, what: str) -> None:
+        """Tell the watcher, if there is one, how the solves went."""
+        if self.watch is not None and solver.residual is not None:
+            self.watch(solver.residual, what)
+
+    def tiles(self, q: Tensor, k: Tensor) -> Tiles:
+        """Tiles of the call."""
+        return Tiles(q, k, self.key_mask, scale=self.scale, causal=self.causal, system=self.system)
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """(..., 1) scalar products of rows."""
+    return (a * b).sum(-1, keepdim=True)
+
+
+def corrected_weights(
+    name: str, tiles: Tiles, t: Tile, p: Tensor, f: Tensor, mean: Tensor, x: Tensor
+) -> Tensor:
+    """(n, rows, keys) p_ij (1 + (f_j - fbar_i)·x_i), in the buffer ``name``."""
+    return tiles.product(name, t, x, f[t.key_rows], 1.0 - dot(x, mean)).mul_(p)
+
+
+class RowGradients:
+    """Gradients of one call, accumulated tile by tile; those of keys lie transposed, (N, C, Lk),
+    in which form their products are fastest on a CPU.
+    """
+
+    def __init__(self, tiles: Tiles, f: Tensor, v: Tensor) -> None:
+        """Start from zero."""
+        self.tiles, self.f, self.v = tiles, f, v
+        self.same = f is tiles.k
+        self.dq = torch.zeros_like(tiles.q)
+        self.dk = torch.zeros_like(tiles.k.transpose(1, 2), memory_format=torch.contiguous_format)
+        self.df = self.dk if self.same else self.dk.new_zeros(f.shape[0], f.shape[2], f.shape[1])
+        self.dv = self.dk.new_zeros(v.shape[0], v.shape[2], v.shape[1])
+
+    def right(self, t: Tile, p: Tensor, g: Tensor, out: Tensor, mean: Tensor) -> Tensor:
+        """(n, rows, F) T of a tile; leaves G_ij - sum_l p_il G_il in the buffer "gap"."""
+        # g·o is close to that sum; taking it out first keeps a common offset of the values,
+        # and the rounding that comes with it, out of T.
+        gap = self.tiles.product("gap", t, g, self.v[t.key_rows], -dot(g, out))
+        pg = torch.mul(p, gap, out=self.tiles.buffer("scores", *p.shape))
+        excess = pg.sum(-1, keepdim=True)
+        gap -= excess
+        right = torch.bmm(pg, self.f[t.key_rows]).addcmul_(excess, mean, value=-1)
+        return self.tiles.without_lone_keys(t, right)
+
+    def add(self, t: Tile, p: Tensor, g: Tensor, mean: Tensor, x: Tensor, u: Tensor | None) -> None:
+        """Add a tile's share, after `right` of the same tile; u None stands for zero."""
+        tiles, keys = self.tiles, t.keys
+        f = self.f[t.key_rows]
+        c = tiles.buffer("gap", *p.shape)
+        if u is not None:
+            c.baddbmm_(u, f.transpose(1, 2), alpha=-1).add_(dot(u, mean))
+        weight = corrected_weights("weight", tiles, t, p, self.f, mean, x)
+        self.dv[t.sequences, :, :keys].baddbmm_(g.transpose(1, 2), weight)
+        df = self.df[t.sequences, :, :keys]
+        if u is not None:
+            df.baddbmm_(u.transpose(1, 2), weight, alpha=-1)
+        logits = weight.mul_(c)
+        logits.addcmul_(p, logits.sum(-1, keepdim=True), value=-1)
+        df.baddbmm_(x.transpose(1, 2), c.mul_(p))
+        query = tiles.q[t.query_rows] * tiles.scale
+        self.dk[t.sequences, :, :keys].baddbmm_(query.transpose(1, 2), logits)
+        self.dq[t.query_rows] = torch.bmm(logits, tiles.k[t.key_rows]).mul_(tiles.scale)
+
+    def keys(self) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Gradients of k, f (None where f is k: it is in that of k) and v."""
+        df = None if self.same else self.df.transpose(1, 2)
+        return self.dk.transpose(1, 2), df, self.dv.transpose(1, 2)
+
+
+class _LocalRegression(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        at: Tensor,
+        f: Tensor,
+        v: Tensor,
+        ridge: Tensor,
+        shift: Tensor | None,
+        settings: Settings,
+    ) -> Tensor:
+        tiles = settings.tiles(q, k)
+        solver = settings.solver(tiles, f, penalty_of(ridge, shift))
+        out = v.new_empty(q.shape[0], q.shape[1], v.shape[2])
+        x = torch.empty_like(at)
+        for t in tiles:
+            p = tiles.weights(t)
+            system = solver.system(t, p)
+            right = tiles.without_lone_keys(t, at[t.query_rows] - system.mean)
+            x[t.query_rows] = solved = system.solve(right)
+            weight = corrected_weights("scores", tiles, t, p, f, system.mean, solved)
+            out[t.query_rows] = torch.bmm(weight, v[t.key_rows])
+        settings.report(solver, "output")
+        ctx.save_for_backward(q, k, f, v, ridge, shift, x, out)
+        ctx.settings = settings
+        ctx.same = f is k
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, f, v, ridge, shift, x, out = ctx.saved_tensors
+        if ctx.same:
+            f = k
+        tiles = ctx.settings.tiles(q, k)
+        penalty = penalty_of(ridge, shift)
+        solver = ctx.settings.solver(tiles, f, penalty)
+        gradients = RowGradients(tiles, f, v)
+        dat = torch.empty_like(x)
+        for t in tiles:
+            g, solved = grad[t.query_rows], x[t.query_rows]
+            p = tiles.weights(t)
+            system = solver.system(t, p)
+            u = system.solve(gradients.right(t, p, g, out[t.query_rows], system.mean))
+            dat[t.query_rows] = u
+            gradients.add(t, p, g, system.mean, solved, u)
+        ctx.settings.report(solver, "gradients")
+        dk, df, dv = gradients.keys()
+        dridge, dshift = penalty.gradient(dat, x)
+        return gradients.dq, dk, dat, df, dv, dridge, dshift, None
+
+
+def local_regression(
+    q: Tensor,
+    k: Tensor,
+    at: Tensor,
+    f: Tensor,
+    v: Tensor,
+    ridge: Tensor,
+    shift: Tensor | None,
+    settings: Settings,
+) -> Tensor:
+    """Local regression of v on f(k) around each query, read off at the query.
+
+    Args:
+        q: (N, Lq, D) queries of the logits, N = batch times heads. k: (N, Lk, D).
+        at: (N, Lq, F) the query's regressors f(q). f: (N, Lk, F); may be k itself.
+        v: (N, Lk, Dv).
+        ridge: (N,) positive, relative to the total weight of a row.
+        shift: see `attentions.lla.penalty.penalty_of`.
+        settings: masks, logit scale, solver.
+
+    Returns:
+        (N, Lq, Dv); zeros in a row that sees no key.
+    """
+    apply: Any = _LocalRegression.apply
+    return apply(q, k, at, f, v, ridge, shift, settings)

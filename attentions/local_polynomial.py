@@ -1,0 +1,129 @@
+"""Local polynomial attention of order 2: the next member after Local Linear Attention.
+
+Softmax attention fits a constant around each query, Local Linear Attention a line; the
+test-time-regression view (Wang et al. 2025, arXiv 2501.12352) goes on to polynomials. With
+f(z) = [z, vec zz^T]:
+
+    min over b, W of  sum_j p_ij |v_j - b - W f(k_j - q_i)|^2 + ridge |W|^2,   o_i = b
+
+It is local regression with D + D (D + 1) / 2 regressors, so the cost grows with the fourth power
+of the head dim: for small heads only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attentions.cache import KeyValueCache
+from attentions.exact import exact_softmax
+from attentions.lla.basis import basis_of
+from attentions.lla.centre import centre_of
+from attentions.lla.cholesky import CholeskySolver
+from attentions.lla.reference import weighted_ridge_regression
+from attentions.lla.regression import Settings, local_regression
+from attentions.lla.ridge import RidgeParameter
+from attentions.masks import visible
+from cab import (
+    AttentionContext,
+    AttentionInfo,
+    AttentionShape,
+    AttentionSpec,
+    Grade,
+    Option,
+    Pattern,
+    register_attention,
+)
+
+_MAX_DIM = 16
+
+
+@register_attention(
+    AttentionInfo(
+        id="local-polynomial",
+        title="Local polynomial attention (order 2)",
+        formula="o_i = b of the p_ij-weighted ridge fit v_j ~ b + W [z, zz^T], z = k_j - q_i",
+        patterns={
+            Pattern.CAUSAL_SELF: Grade.FAITHFUL,
+            Pattern.NONCAUSAL_SELF: Grade.EXTENSION,
+            Pattern.NONCAUSAL_CROSS: Grade.EXTENSION,
+            Pattern.CAUSAL_CROSS: Grade.EXTENSION,
+        },
+        time="L^2 D^4",
+        memory="L D^2",
+        paper="Wang et al., Test-time regression: a unifying framework for designing sequence "
+        "models with associative memory",
+        year=2025,
+        url="https://arxiv.org/abs/2501.12352",
+        options=(
+            Option("ridge", 1.0, "ridge at the start, relative to a row's weight", positive=True),
+            Option("learn_ridge", True, "train the ridge, one positive number per head"),
+        ),
+    )
+)
+class LocalPolynomialAttention(KeyValueCache):
+    """Local quadratic regression of the values on the keys, exact solve; head dims up to 16."""
+
+    def __init__(self, spec: AttentionSpec, ridge: float = 1.0, learn_ridge: bool = True) -> None:
+        super().__init__(spec)
+        if spec.head_dim > _MAX_DIM:
+            raise NotImplementedError(
+                f"local-polynomial serves head dims up to {_MAX_DIM}, not {spec.head_dim}: its "
+                "cost grows with the fourth power"
+            )
+        self.penalty = RidgeParameter(spec.heads, ridge, learn=learn_ridge)
+        self.basis = basis_of(spec.head_dim, 2)
+        self.scale = spec.head_dim**-0.5
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
+    ) -> Tensor:
+        """See `cab.Attention.forward`; computes in float32 at least."""
+        key_mask = None if context is None else context.key_mask
+        if key_mask is not None:
+            key_mask = key_mask.repeat_interleave(q.shape[1], dim=0)
+        work = torch.promote_types(q.dtype, torch.float32)
+        queries, keys = q.to(work).flatten(0, 1), k.to(work).flatten(0, 1)
+        centre = centre_of(keys, key_mask)
+        at, keys = queries - centre, keys - centre
+        out = local_regression(
+            queries,
+            keys,
+            self.basis.lift(at),
+            self.basis.lift(keys),
+            v.to(work).flatten(0, 1),
+            self.penalty().to(work).repeat(q.shape[0]),
+            at,
+            Settings(
+                key_mask,
+                self.scale,
+                self.pattern is Pattern.CAUSAL_SELF,
+                CholeskySolver,
+                self.basis.size**2,
+            ),
+        )
+        return out.unflatten(0, q.shape[:2]).to(v.dtype)
+
+    def reference(
+        self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
+    ) -> Tensor:
+        """One weighted ridge regression per query, on [z, vec zz^T]."""
+        mask = visible(self.pattern, q.shape[-2], k.shape[-2], context, q.device)
+        z = k[..., None, :, :] - q[..., :, None, :]
+        design = torch.cat([z, (z[..., :, None] * z[..., None, :]).flatten(-2)], dim=-1)
+        p = exact_softmax(q, k, mask, self.scale)
+        return weighted_ridge_regression(design, p, v, self.penalty().to(q.dtype))
+
+    def flops(self, shape: AttentionShape) -> float:
+        """Leading terms: moments of the monomials, products with the regressors, the solves."""
+        size, dv = self.basis.size, shape.value_dim
+        rows = shape.batch * shape.heads * shape.length_q
+        pairs = rows * shape.length_k * (0.5 if self.pattern is Pattern.CAUSAL_SELF else 1.0)
+        per_pair = 2 * self.basis.products + 2 * size + 2 * shape.head_dim + 2 * dv
+        return pairs * per_pair + rows * (size**3 / 3 + 2 * size**2)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The ridge is not decayed."""
+        return self.penalty.parameter_groups()
