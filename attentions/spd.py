@@ -5,38 +5,69 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_VECTORISED_DIM = 32
+_VECTORISED_SIZE = 32
 """Up to this size a CPU solves faster by running one factorisation over all systems side by side,
 the batch in the contiguous axis, than by calling LAPACK for each."""
 
 
-def solve_spd_(systems: Tensor) -> Tensor:
-    """Solve many systems by Cholesky factorisation; overwrites them.
+class SpdSystems:
+    """Memory for R systems side by side, to be filled, solved and filled again.
 
-    Args:
-        systems: (N, D + 1, D, R) with R systems side by side: D rows of the matrix, of which only
-            the lower triangle (first index >= second) is read, and the right-hand side below them.
-
-    Returns:
-        (N, D, R) solutions. A matrix that is not positive definite gives NaN.
+    Write the matrices into ``matrix`` (only the lower triangle, first index >= second, is read)
+    and the right-hand sides into ``right``, then call `solve_`.
     """
-    size = systems.shape[2]
-    if systems.device.type != "cpu" or size > _VECTORISED_DIM:
-        matrix, right = systems[:, :size], systems[:, size]
-        factor, failed = torch.linalg.cholesky_ex(matrix.permute(0, 3, 1, 2))
-        solution = torch.cholesky_solve(right.transpose(1, 2)[..., None], factor)[..., 0]
-        return solution.masked_fill_((failed != 0)[..., None], float("nan")).transpose(1, 2)
-    # With L L^T = C, the row below C becomes L^-1 right in the course of the factorisation.
-    for j in range(size):
-        column = systems[:, j:, j]
-        column *= column[:, :1].rsqrt()
-        if j + 1 < size:
-            below = column[:, 1:]
-            systems[:, j + 1 :, j + 1 :].addcmul_(below[:, :, None], below[:, None, :-1], value=-1)
-    solution = systems[:, size]
-    for j in reversed(range(size)):
-        row = systems[:, j]
-        solution[:, j] /= row[:, j]
-        if j:
-            solution[:, :j].addcmul_(row[:, :j], solution[:, j : j + 1], value=-1)
-    return solution
+
+    def __init__(self, size: int, count: int, like: Tensor) -> None:
+        """Allocate.
+
+        Args:
+            size: D of a system.
+            count: R systems.
+            like: has the dtype and device.
+        """
+        self._data = like.new_empty(size + 1, size, count)
+        self.matrix = self._data[:size]
+        """(D, D, R)."""
+        self.right = self._data[size]
+        """(D, R)."""
+        self._vectorised = like.device.type == "cpu" and size <= _VECTORISED_SIZE
+        if self._vectorised:
+            self._plan(size)
+
+    def solve_(self) -> Tensor:
+        """(D, R) solutions, valid until the systems are filled again; overwrites both arguments.
+
+        A matrix that is not positive definite gives NaN.
+        """
+        if not self._vectorised:
+            factor, failed = torch.linalg.cholesky_ex(self.matrix.permute(2, 0, 1))
+            solution = torch.cholesky_solve(self.right.T[..., None], factor)[..., 0]
+            return solution.masked_fill_((failed != 0)[:, None], float("nan")).T
+        # With L L^T = C, the row below C becomes L^-1 right in the course of the factorisation.
+        for pivot, column, left, top, trailing in self._columns:
+            torch.rsqrt(pivot, out=self._root)
+            column.mul_(self._root)
+            trailing.addcmul_(left, top, value=-1)
+        for pivot, own, above, row in self._rows:
+            own.div_(pivot)
+            above.addcmul_(row, own, value=-1)
+        return self.right
+
+    def _plan(self, size: int) -> None:
+        """The views that each step works on: taking them costs as much as the arithmetic."""
+        data = self._data
+        self._root = torch.empty_like(data[0, :1])
+        self._columns = [
+            (
+                data[j, j : j + 1],
+                data[j:, j],
+                data[j + 1 :, j, None],
+                data[None, j + 1 : size, j],
+                data[j + 1 :, j + 1 :],
+            )
+            for j in range(size)
+        ]
+        self._rows = [
+            (data[j, j : j + 1], self.right[j : j + 1], self.right[:j], data[j, :j])
+            for j in reversed(range(size))
+        ]

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from attentions.lla.basis import Basis, basis_of
 from attentions.lla.penalty import Penalty
-from attentions.lla.tiles import Tile, Tiles
-from attentions.spd import solve_spd_
+from attentions.lla.tiles import Block, Tile, Tiles
+from attentions.spd import SpdSystems
 
 _CHUNK = 1 << 23
 """Numbers in the products of regressors that are held at a time: 32 MiB in float32."""
@@ -21,15 +21,16 @@ _CHUNK = 1 << 23
 class CholeskySystem:
     """C_i of a tile, ready to be factorised."""
 
-    def __init__(self, mean: Tensor, systems: Tensor) -> None:
-        """Take the mean (n, rows, F) and the systems (n, F + 1, F, rows), right-hand side unset."""
+    def __init__(self, mean: Tensor, systems: SpdSystems) -> None:
+        """Take the mean (n, rows, F) and the systems of all rows."""
         self.mean = mean
         self._systems = systems
 
     def solve(self, right: Tensor) -> Tensor:
         """See `attentions.lla.regression.System`."""
-        self._systems[:, -1] = right.transpose(1, 2)
-        return solve_spd_(self._systems).transpose(1, 2)
+        n, rows, _ = right.shape
+        self._systems.right.unflatten(-1, (n, rows)).copy_(right.permute(2, 0, 1))
+        return self._systems.solve_().unflatten(-1, (n, rows)).permute(1, 2, 0)
 
 
 class CholeskySolver:
@@ -46,34 +47,55 @@ class CholeskySolver:
         self.basis = basis_of(dim, 1 if f.shape[2] == dim else 2)
         self.gather = _Gather(self.basis, f)
         self._held: tuple[int, int, int] | None = None
+        self._systems: dict[int, SpdSystems] = {}
 
-    def system(self, t: Tile, p: Tensor) -> CholeskySystem:
+    def system(self, t: Tile, p: list[Tensor]) -> CholeskySystem:
         """See `attentions.lla.regression.Solver`."""
-        n, rows, _ = p.shape
-        size, products = self.basis.size, self.basis.products
-        moments = self.tiles.buffer("moments", n, products, rows)
-        chunk = max(1, min(self.tiles.k.shape[1], _CHUNK // (n * products)))
-        for start in range(0, max(t.keys, 1), chunk):
-            stop = min(start + chunk, t.keys)
-            monomials = self._products(t, start, chunk)[..., : stop - start]
+        n = p[0].shape[0]
+        rows = sum(weights.shape[1] for weights in p)
+        if n * rows not in self._systems:
+            self._systems[n * rows] = SpdSystems(self.basis.size, n * rows, p[0])
+        systems = self._systems[n * rows]
+        matrix = systems.matrix.unflatten(-1, (n, rows))
+        moments = self.tiles.buffer("moments", n, self.basis.products, rows)
+        for (b, own), weights in zip(t.parts(), p, strict=True):
+            self._add_up(b, weights, moments[:, :, own[1]])
+        mean = self.gather.covariance_(matrix, moments.transpose(0, 1))
+        self.penalty.add_(matrix, t)
+        return CholeskySystem(mean.permute(1, 2, 0), systems)
+
+    def _add_up(self, b: Block, p: Tensor, moments: Tensor) -> None:
+        """Fill (n, products, rows) with the weighted sums of the products of a block's keys."""
+        if b.keys == 0:
+            moments.zero_()
+            return
+        # The keys of a causal block's second half of rows are hidden from its first half.
+        half = p.shape[1] // 2 if self.tiles.causal and b.keys > p.shape[1] else 0
+        self._accumulate(moments, b, p, 0, b.keys - half)
+        if half:
+            self._accumulate(moments[..., -half:], b, p[:, -half:], b.keys - half, b.keys)
+
+    def _accumulate(self, moments: Tensor, b: Block, p: Tensor, first: int, last: int) -> None:
+        """Add the keys [first, last) to moments, or start with them where they are the first."""
+        n = p.shape[0]
+        chunk = max(1, min(self.tiles.k.shape[1], _CHUNK // (n * self.basis.products)))
+        start = first
+        while start < last:
+            held = start // chunk * chunk
+            stop = min(held + chunk, last)
+            products = self._products(b, held, chunk)[..., start - held : stop - held]
             weights = p[..., start:stop].transpose(1, 2)
             if start:
-                moments.baddbmm_(monomials, weights)
+                moments.baddbmm_(products, weights)
             else:
-                torch.bmm(monomials, weights, out=moments)
-        systems = self.tiles.buffer("systems", n, size + 1, size, rows)
-        mean = self.gather.mean(moments)
-        self.gather.fill_(systems.view(n, -1, rows), moments)
-        matrix = systems[:, :size]
-        matrix.addcmul_(mean[:, :, None], mean[:, None], value=-1)
-        self.penalty.add_(matrix, t)
-        return CholeskySystem(mean.transpose(1, 2), systems)
+                torch.bmm(products, weights, out=moments)
+            start = stop
 
-    def _products(self, t: Tile, start: int, chunk: int) -> Tensor:
+    def _products(self, b: Block, start: int, chunk: int) -> Tensor:
         """(n, products, chunk) of the keys from ``start`` on; kept until others are asked for."""
-        k = self.tiles.k[t.sequences, start : start + chunk].transpose(1, 2)
+        k = self.tiles.k[b.sequences, start : start + chunk].transpose(1, 2)
         out = self.tiles.buffer("products", k.shape[0], self.basis.products, k.shape[2])
-        held = (t.first, t.last, start)
+        held = (b.first, b.last, start)
         if self._held != held:
             self._held = held
             self.basis.fill_(out, k)
@@ -85,21 +107,33 @@ class _Gather:
 
     def __init__(self, basis: Basis, like: Tensor) -> None:
         self.basis = basis
-        self.half = torch.tensor(basis.half, device=like.device)
         if basis.order > 1:
+            self.half = torch.tensor(basis.half, device=like.device)
             self.product = torch.tensor(basis.half_product, device=like.device)
-            self.half_scale = like.new_tensor(basis.half_scale)[:, None]
-            self.scale = like.new_tensor(basis.scales)[:, None]
+            self.half_scale = like.new_tensor(basis.half_scale)[:, None, None]
+            self.scale = like.new_tensor(basis.scales)[:, None, None]
 
-    def mean(self, moments: Tensor) -> Tensor:
-        """(n, F, rows) means of the regressors."""
-        mean = moments[:, : self.basis.size]
-        return mean if self.basis.order == 1 else mean * self.scale
+    def covariance_(self, matrix: Tensor, moments: Tensor) -> Tensor:
+        """Fill the lower triangles of (F, F, n, rows) with the covariances of the regressors.
 
-    def fill_(self, flat: Tensor, moments: Tensor) -> None:
-        """Write the lower triangles of the second moments into (n, F F + ..., rows)."""
-        if self.basis.order == 1:
-            # The products of degree 2 stand in just this order.
-            flat[:, self.half] = moments[:, self.basis.dim :]
-        else:
-            flat[:, self.half] = moments[:, self.product] * self.half_scale
+        Args:
+            matrix: to fill.
+            moments: (products, n, rows).
+
+        Returns:
+            (F, n, rows) means of the regressors.
+        """
+        size = self.basis.size
+        mean = moments[:size]
+        if self.basis.order > 1:
+            mean = mean * self.scale
+            matrix.flatten(0, 1)[self.half] = moments[self.product] * self.half_scale
+            matrix.addcmul_(mean[:, None], mean[None], value=-1)
+            return mean
+        first = size
+        for i in range(size):
+            # The products of degree 2 stand in the order of the lower triangle's rows.
+            row = moments[first : first + i + 1]
+            torch.addcmul(row, mean[i : i + 1], mean[: i + 1], value=-1, out=matrix[i, : i + 1])
+            first += i + 1
+        return mean

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from attentions.lla.penalty import Penalty
+from attentions.lla.regression import mean_regressors
 from attentions.lla.tiles import Tile, Tiles
 
 
@@ -36,7 +37,7 @@ class ConjugateGradientSolver:
         self.iterations, self.tolerance = iterations, tolerance
         self.residual: Tensor | None = None
 
-    def system(self, t: Tile, p: Tensor) -> ConjugateGradientSystem:
+    def system(self, t: Tile, p: list[Tensor]) -> ConjugateGradientSystem:
         """See `attentions.lla.regression.Solver`."""
         return ConjugateGradientSystem(self, t, p)
 
@@ -44,21 +45,24 @@ class ConjugateGradientSolver:
 class ConjugateGradientSystem:
     """C_i of a tile as a map."""
 
-    def __init__(self, solver: ConjugateGradientSolver, t: Tile, p: Tensor) -> None:
-        """Take the tile's softmax weights (n, rows, keys)."""
+    def __init__(self, solver: ConjugateGradientSolver, t: Tile, p: list[Tensor]) -> None:
+        """Take the softmax weights (n, rows, keys) of the tile's blocks."""
         self.solver, self.t, self.p = solver, t, p
-        self.f = solver.f[t.key_rows]
-        self.mean = torch.bmm(p, self.f)
+        self.mean = mean_regressors(t, p, solver.f)
 
     def apply(self, y: Tensor) -> Tensor:
         """C_i y_i for every row, (n, rows, F)."""
         # Centring the products before they meet the regressors keeps C positive where the
         # regressors' mean is far larger than their spread.
         offset = -(y * self.mean).sum(-1, keepdim=True)
-        products = self.solver.tiles.product("scores", self.t, y, self.f, offset).mul_(self.p)
-        spread = torch.bmm(products, self.f)
-        spread.addcmul_(products.sum(-1, keepdim=True), self.mean, value=-1)
-        return spread.add_(self.solver.penalty.apply(self.t, y))
+        spread = self.solver.penalty.apply(self.t, y)
+        for (b, own), weights in zip(self.t.parts(), self.p, strict=True):
+            f = self.solver.f[b.key_rows]
+            products = self.solver.tiles.product("block", b, y[own], f, offset[own]).mul_(weights)
+            own_spread = torch.bmm(products, f)
+            own_spread.addcmul_(products.sum(-1, keepdim=True), self.mean[own], value=-1)
+            spread[own] += own_spread
+        return spread
 
     def solve(self, right: Tensor) -> Tensor:
         """See `attentions.lla.regression.System`.

@@ -15,7 +15,7 @@ class Penalty(Protocol):
     """A symmetric positive definite matrix per query row, added to the row's system."""
 
     def add_(self, matrix: Tensor, t: Tile) -> None:
-        """Add a tile's matrices to (n, F, F, rows), in the lower triangle at least."""
+        """Add a tile's matrices to (F, F, n, rows), in the lower triangle at least."""
 
     def apply(self, t: Tile, y: Tensor) -> Tensor:
         """A tile's matrices times y, (n, rows, F)."""
@@ -36,7 +36,7 @@ class Ridge:
 
     def add_(self, matrix: Tensor, t: Tile) -> None:
         """See `Penalty`."""
-        diagonal = matrix.diagonal(dim1=1, dim2=2)
+        diagonal = matrix.diagonal(dim1=0, dim2=1)
         diagonal += self.ridge[t.sequences, None, None]
 
     def apply(self, t: Tile, y: Tensor) -> Tensor:
@@ -70,18 +70,19 @@ class QuadraticRidge:
 
     def add_(self, matrix: Tensor, t: Tile) -> None:
         """See `Penalty`."""
-        dim, ridge = self.dim, self.ridge[t.sequences, None, None, None]
-        s = self.shift[t.query_rows].transpose(1, 2)
+        dim, ridge = self.dim, self.ridge[t.sequences, None]
+        s = self.shift[t.query_rows].permute(2, 0, 1)
         pair = torch.arange(len(self.high), device=s.device)
-        b = s.new_zeros(s.shape[0], len(pair), dim, s.shape[2])
-        b[:, pair, self.high] = s[:, self.low] * self.factor[:, None]
-        b[:, pair, self.low] += s[:, self.high] * self.factor[:, None]
-        matrix[:, dim:, :dim] += ridge * b
-        square = b.permute(0, 3, 1, 2)
+        factor = self.factor[:, None, None]
+        b = s.new_zeros(len(pair), dim, *s.shape[1:])
+        b[pair, self.high] = s[self.low] * factor
+        b[pair, self.low] += s[self.high] * factor
+        matrix[dim:, :dim] += ridge * b
+        square = b.permute(2, 3, 0, 1)
         square = square @ square.transpose(2, 3)
-        matrix[:, dim:, dim:] += ridge * square.permute(0, 2, 3, 1)
-        diagonal = matrix.diagonal(dim1=1, dim2=2)
-        diagonal += ridge[..., 0]
+        matrix[dim:, dim:] += ridge * square.permute(2, 3, 0, 1)
+        diagonal = matrix.diagonal(dim1=0, dim2=1)
+        diagonal += ridge[..., None]
 
     def apply(self, t: Tile, y: Tensor) -> Tensor:
         """See `Penalty`."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from attentions.lla.centre import centre_of
-from attentions.lla.regression import RowGradients, corrected_weights
+from attentions.lla.regression import RowGradients, corrected_output, mean_regressors
 from attentions.lla.solvers import kernel_precision, kernels_serve
 from attentions.lla.tiles import Tiles
 
@@ -29,9 +29,8 @@ class _Probe(torch.autograd.Function):
         out = v.new_empty(q.shape[0], q.shape[1], v.shape[2])
         for t in tiles:
             p = tiles.weights(t)
-            mean = torch.bmm(p, k[t.key_rows])
-            weight = corrected_weights("scores", tiles, t, p, k, mean, x[t.query_rows])
-            out[t.query_rows] = torch.bmm(weight, v[t.key_rows])
+            mean = mean_regressors(t, p, k)
+            out[t.query_rows] = corrected_output(tiles, t, p, k, mean, x[t.query_rows], v)
         ctx.save_for_backward(q, k, v, x, out)
         ctx.options = options
         return out
@@ -46,7 +45,7 @@ class _Probe(torch.autograd.Function):
         for t in tiles:
             g = grad[t.query_rows]
             p = tiles.weights(t)
-            mean = torch.bmm(p, k[t.key_rows])
+            mean = mean_regressors(t, p, k)
             dx[t.query_rows] = gradients.right(t, p, g, out[t.query_rows], mean)
             gradients.add(t, p, g, mean, x[t.query_rows], None)
         dk, _, dv = gradients.keys()

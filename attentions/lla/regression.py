@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from attentions.lla.penalty import Penalty, penalty_of
-from attentions.lla.tiles import Tile, Tiles
+from attentions.lla.tiles import Block, Tile, Tiles
 
 
 class System(Protocol):
@@ -52,8 +52,8 @@ class Solver(Protocol):
     residual: Tensor | None
     """Largest true relative residual |right - C x| / |right| so far, where it is not exact."""
 
-    def system(self, t: Tile, p: Tensor) -> System:
-        """C_i of a tile from its softmax weights (n, rows, keys)."""
+    def system(self, t: Tile, p: list[Tensor]) -> System:
+        """C_i of a tile from the softmax weights (n, rows, keys) of its blocks."""
 
 
 SolverFactory = Callable[[Tiles, Tensor, Penalty], Solver]
@@ -87,11 +87,28 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(-1, keepdim=True)
 
 
+def mean_regressors(t: Tile, p: list[Tensor], f: Tensor) -> Tensor:
+    """(n, rows, F) fbar of a tile."""
+    means = [torch.bmm(w, f[b.key_rows]) for b, w in zip(t.blocks, p, strict=True)]
+    return torch.cat(means, dim=1)
+
+
 def corrected_weights(
-    name: str, tiles: Tiles, t: Tile, p: Tensor, f: Tensor, mean: Tensor, x: Tensor
+    tiles: Tiles, b: Block, p: Tensor, f: Tensor, mean: Tensor, x: Tensor
 ) -> Tensor:
-    """(n, rows, keys) p_ij (1 + (f_j - fbar_i)·x_i), in the buffer ``name``."""
-    return tiles.product(name, t, x, f[t.key_rows], 1.0 - dot(x, mean)).mul_(p)
+    """(n, rows, keys) p_ij (1 + (f_j - fbar_i)·x_i) of a block, in the buffer "block"."""
+    return tiles.product("block", b, x, f[b.key_rows], 1.0 - dot(x, mean)).mul_(p)
+
+
+def corrected_output(
+    tiles: Tiles, t: Tile, p: list[Tensor], f: Tensor, mean: Tensor, x: Tensor, v: Tensor
+) -> Tensor:
+    """(n, rows, Dv) sums of the values by their corrected weights."""
+    out = v.new_empty(*x.shape[:2], v.shape[2])
+    for (b, own), weights in zip(t.parts(), p, strict=True):
+        corrected = corrected_weights(tiles, b, weights, f, mean[own], x[own])
+        torch.bmm(corrected, v[b.key_rows], out=out[own])
+    return out
 
 
 class RowGradients:
@@ -108,35 +125,46 @@ class RowGradients:
         self.df = self.dk if self.same else self.dk.new_zeros(f.shape[0], f.shape[2], f.shape[1])
         self.dv = self.dk.new_zeros(v.shape[0], v.shape[2], v.shape[1])
 
-    def right(self, t: Tile, p: Tensor, g: Tensor, out: Tensor, mean: Tensor) -> Tensor:
-        """(n, rows, F) T of a tile; leaves G_ij - sum_l p_il G_il in the buffer "gap"."""
+    def right(self, t: Tile, p: list[Tensor], g: Tensor, out: Tensor, mean: Tensor) -> Tensor:
+        """(n, rows, F) T of a tile; leaves G_ij - sum_l p_il G_il in the buffers "gap"."""
         # g·o is close to that sum; taking it out first keeps a common offset of the values,
         # and the rounding that comes with it, out of T.
-        gap = self.tiles.product("gap", t, g, self.v[t.key_rows], -dot(g, out))
-        pg = torch.mul(p, gap, out=self.tiles.buffer("scores", *p.shape))
-        excess = pg.sum(-1, keepdim=True)
-        gap -= excess
-        right = torch.bmm(pg, self.f[t.key_rows]).addcmul_(excess, mean, value=-1)
+        guess = -dot(g, out)
+        right = torch.empty_like(mean)
+        gaps = self.tiles.buffers("gap", t)
+        for (b, own), weights, gap in zip(t.parts(), p, gaps, strict=True):
+            v = self.v[b.key_rows].transpose(1, 2)
+            torch.baddbmm(guess[own], g[own], v, out=gap)
+            pg = torch.mul(weights, gap, out=self.tiles.buffer("block", *gap.shape))
+            excess = pg.sum(-1, keepdim=True)
+            gap -= excess
+            right[own] = torch.bmm(pg, self.f[b.key_rows]).addcmul_(excess, mean[own], value=-1)
         return self.tiles.without_lone_keys(t, right)
 
-    def add(self, t: Tile, p: Tensor, g: Tensor, mean: Tensor, x: Tensor, u: Tensor | None) -> None:
+    def add(
+        self, t: Tile, p: list[Tensor], g: Tensor, mean: Tensor, x: Tensor, u: Tensor | None
+    ) -> None:
         """Add a tile's share, after `right` of the same tile; u None stands for zero."""
-        tiles, keys = self.tiles, t.keys
-        f = self.f[t.key_rows]
-        c = tiles.buffer("gap", *p.shape)
+        gaps = self.tiles.buffers("gap", t)
+        for (b, own), weights, gap in zip(t.parts(), p, gaps, strict=True):
+            step = None if u is None else u[own]
+            self._add_block(b, weights, gap, g[own], mean[own], x[own], step)
+
+    def _add_block(
+        self, b: Block, p: Tensor, c: Tensor, g: Tensor, mean: Tensor, x: Tensor, u: Tensor | None
+    ) -> None:
+        tiles, keys = self.tiles, (b.sequences, slice(None), slice(0, b.keys))
         if u is not None:
-            c.baddbmm_(u, f.transpose(1, 2), alpha=-1).add_(dot(u, mean))
-        weight = corrected_weights("weight", tiles, t, p, self.f, mean, x)
-        self.dv[t.sequences, :, :keys].baddbmm_(g.transpose(1, 2), weight)
-        df = self.df[t.sequences, :, :keys]
+            c.baddbmm_(u, self.f[b.key_rows].transpose(1, 2), alpha=-1).add_(dot(u, mean))
+        weight = corrected_weights(tiles, b, p, self.f, mean, x)
+        self.dv[keys].baddbmm_(g.transpose(1, 2), weight)
         if u is not None:
-            df.baddbmm_(u.transpose(1, 2), weight, alpha=-1)
+            self.df[keys].baddbmm_(u.transpose(1, 2), weight, alpha=-1)
         logits = weight.mul_(c)
         logits.addcmul_(p, logits.sum(-1, keepdim=True), value=-1)
-        df.baddbmm_(x.transpose(1, 2), c.mul_(p))
-        query = tiles.q[t.query_rows] * tiles.scale
-        self.dk[t.sequences, :, :keys].baddbmm_(query.transpose(1, 2), logits)
-        self.dq[t.query_rows] = torch.bmm(logits, tiles.k[t.key_rows]).mul_(tiles.scale)
+        self.df[keys].baddbmm_(x.transpose(1, 2), c.mul_(p))
+        self.dk[keys].baddbmm_(tiles.scaled[b.query_rows].transpose(1, 2), logits)
+        self.dq[b.query_rows] = torch.bmm(logits, tiles.k[b.key_rows]).mul_(tiles.scale)
 
     def keys(self) -> tuple[Tensor, Tensor | None, Tensor]:
         """Gradients of k, f (None where f is k: it is in that of k) and v."""
@@ -166,8 +194,7 @@ class _LocalRegression(torch.autograd.Function):
             system = solver.system(t, p)
             right = tiles.without_lone_keys(t, at[t.query_rows] - system.mean)
             x[t.query_rows] = solved = system.solve(right)
-            weight = corrected_weights("scores", tiles, t, p, f, system.mean, solved)
-            out[t.query_rows] = torch.bmm(weight, v[t.key_rows])
+            out[t.query_rows] = corrected_output(tiles, t, p, f, system.mean, solved, v)
         settings.report(solver, "output")
         ctx.save_for_backward(q, k, f, v, ridge, shift, x, out)
         ctx.settings = settings

@@ -180,7 +180,7 @@ def test_gradients_against_finite_differences(solver, causal, masked):
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("pattern", ["CS", "NC"])
 def test_tiles_and_chunks_of_keys_change_nothing(monkeypatch, solver, pattern):
-    monkeypatch.setattr(tiles, "_TILE_ROWS", 4)
+    monkeypatch.setattr(tiles, "_BLOCK_ROWS", 4)
     monkeypatch.setattr(tiles, "_TILE_WEIGHTS", 64)
     monkeypatch.setattr(cholesky, "_CHUNK", 20 * 7)  # seven keys of a sequence at a time
     lla = module("lla", pattern, ridge=0.05, solver=solver, tolerance=1e-13, iterations=200)
@@ -211,8 +211,8 @@ class Allocations(TorchDispatchMode):
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_no_tensor_grows_with_n_d_d_or_n_n(monkeypatch, solver):
     monkeypatch.setattr(tiles, "_TILE_WEIGHTS", 1 << 12)
-    monkeypatch.setattr(tiles, "_TILE_MOMENTS", 1 << 12)
-    monkeypatch.setattr(tiles, "_TILE_ROWS", 16)
+    monkeypatch.setattr(tiles, "_TILE_SYSTEMS", 1 << 12)
+    monkeypatch.setattr(tiles, "_BLOCK_ROWS", 16)
     monkeypatch.setattr(cholesky, "_CHUNK", 1 << 12)
     dim = 16
     largest = []
@@ -367,7 +367,7 @@ def test_the_reported_residual_is_the_true_one(monkeypatch):
     call = {"scale": 0.3, "causal": False, "solver": "cg", "budget": Budget(3, 1e-9)}
     with pytest.warns(ResidualWarning):
         attend(q, k, v, ridge, monitor=monitor, **call)
-    p, x, right = solved["p"][0], solved["x"][0], solved["right"][0]
+    p, x, right = solved["p"][0][0], solved["x"][0], solved["right"][0]
     spread = k[0] - (p @ k[0])[:, None]
     cx = torch.einsum("ij,ijd,ije,ie->id", p, spread, spread, x) + ridge[0] * x
     true = ((right - cx).norm(dim=1) / right.norm(dim=1)).max()

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from attentions.exact import exact_softmax_attention
 from attentions.masks import causal_mask
-from attentions.spd import solve_spd_
+from attentions.spd import SpdSystems
 from attentions.windows import banded_softmax_attention
 from cab.patterns import Pattern
 from tests.attentions.cases import draw, module, qkv
@@ -62,20 +62,23 @@ def test_causal_mask_is_bottom_right_aligned():
 
 @pytest.mark.parametrize("dim", [1, 2, 16, 33])
 def test_many_small_solves(dim):
-    a, b = draw((3, dim, dim, 7), (3, 1, dim, 7))
-    spd = torch.einsum("nijr,nkjr->nikr", a, a) + 0.1 * torch.eye(dim).double()[None, :, :, None]
-    matrices = spd.permute(0, 3, 1, 2)
-    want = torch.linalg.solve(matrices, b[:, 0].permute(0, 2, 1)[..., None])[..., 0]
-    # The upper triangle is not read.
-    lower = spd.masked_fill(torch.ones(dim, dim).triu(1).bool()[None, :, :, None], 7.0)
-    got = solve_spd_(torch.cat([lower, b], dim=1))
-    assert torch.allclose(got, want.transpose(1, 2), rtol=1e-8, atol=1e-8)
+    a, b = draw((7, dim, dim), (7, dim))
+    spd = a @ a.mT + 0.1 * torch.eye(dim).double()
+    systems = SpdSystems(dim, 7, a)
+    for scale in (1.0, 2.0):  # the memory serves again
+        # The upper triangle is not read.
+        systems.matrix.copy_((scale * spd).tril().permute(1, 2, 0))
+        systems.right.copy_(b.T)
+        want = torch.linalg.solve(scale * spd, b[..., None])[..., 0]
+        assert torch.allclose(systems.solve_().T, want, rtol=1e-8, atol=1e-8)
 
 
 def test_a_matrix_that_is_not_positive_definite_gives_nan():
     for dim in (4, 40):
-        bad = -torch.eye(dim)[None, :, :, None].double()
-        assert solve_spd_(torch.cat([bad, torch.ones_like(bad[:, :1])], dim=1)).isnan().any()
+        systems = SpdSystems(dim, 1, torch.ones(1).double())
+        systems.matrix.copy_(-torch.eye(dim)[..., None])
+        systems.right.fill_(1.0)
+        assert systems.solve_().isnan().any()
 
 
 def test_softmax_and_exact_softmax_agree_in_low_precision():

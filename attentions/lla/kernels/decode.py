@@ -29,7 +29,7 @@ from attentions.lla.kernels.common import (
     store_rows,
     tuned,
 )
-from attentions.spd import solve_spd_
+from attentions.spd import SpdSystems
 
 _MIN_SHARE = 1024
 """Keys per program at least: its results are as large as D + Dv keys and values."""
@@ -174,8 +174,10 @@ def _merge(
     slope += (share_v - vbar[:, None]).transpose(1, 2) @ between
     covariance.diagonal(dim1=1, dim2=2).add_(ridge[:, None])
 
-    systems = torch.cat([covariance, (q - kbar)[:, None]], dim=1)
-    x = solve_spd_(systems.permute(1, 2, 0)[None].contiguous())[0].T
+    systems = SpdSystems(q.shape[1], q.shape[0], q)
+    systems.matrix.copy_(covariance.permute(1, 2, 0))
+    systems.right.copy_((q - kbar).T)
+    x = systems.solve_().T
     # As in the forward kernel: a single key has no slope.
     x = x.masked_fill((visible.sum(1) < 2)[:, None], 0.0)
     return vbar + (slope @ x[..., None])[..., 0]
