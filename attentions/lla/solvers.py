@@ -141,12 +141,11 @@ def _on_kernels(
     require_kernels(q, v)
     from attentions.lla.kernels.function import local_linear_triton
 
-    out, residual = local_linear_triton(
+    out, _ = local_linear_triton(
         q, k, v, ridge.float(), key_mask, scale=scale, causal=causal,
         iterations=budget.iterations, tolerance=budget.tolerance,
-        precision=kernel_precision(q),
+        precision=kernel_precision(q), watch=monitor.watch,
     )  # fmt: skip
-    monitor.watch(residual, "output")
     return out
 
 

@@ -18,14 +18,23 @@ def module(name, pattern, dim=5, **options):
     return cab.attention(name, pattern=pattern, heads=3, head_dim=dim, **options).double().eval()
 
 
+def visible_keys(q, k, key_mask, causal):
+    """(N, Lq, Lk), True where a query of (N, L, D) inputs sees a key."""
+    n, length_q, length_k = q.shape[0], q.shape[1], k.shape[1]
+    visible = torch.ones(n, length_q, length_k, dtype=torch.bool, device=q.device)
+    if causal:
+        visible = visible.tril(length_k - length_q)
+    return visible if key_mask is None else visible & key_mask[:, None]
+
+
 def error(got, want):
-    """Relative, in the norm of the whole tensor; absolute where it is nearly zero."""
+    """Relative, in the norm of the whole tensor; absolute where that is nearly zero."""
     assert torch.isfinite(got).all()
     return ((got.double() - want).norm() / want.norm().clamp(min=1.0)).item()
 
 
-def gradients(function, leaves, gradient):
-    """Output and gradients of leaves; those that need one in the leaves' own dtype."""
-    leaves = [x.detach().clone().requires_grad_() for x in leaves]
-    out = function(*leaves)
-    return out, torch.autograd.grad(out, leaves, gradient.to(out.dtype))
+def gradients(function, inputs, gradient):
+    """Output of a function and the gradients of its inputs for that of the output."""
+    inputs = [x.detach().clone().requires_grad_() for x in inputs]
+    out = function(*inputs)
+    return out, torch.autograd.grad(out, inputs, gradient.to(out.dtype))

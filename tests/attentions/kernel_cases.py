@@ -85,25 +85,3 @@ def padding(n, length_k):
     mask = (torch.arange(length_k, device=DEVICE) % 3 != 1).repeat(n, 1)
     mask[-1] = False
     return mask
-
-
-def visible_keys(q, k, key_mask, causal):
-    """(N, Lq, Lk), True where a query sees a key."""
-    n, length_q, length_k = q.shape[0], q.shape[1], k.shape[1]
-    visible = torch.ones(n, length_q, length_k, dtype=torch.bool, device=q.device)
-    if causal:
-        visible = visible.tril(length_k - length_q)
-    return visible if key_mask is None else visible & key_mask[:, None]
-
-
-def error(got, want):
-    """Relative; absolute where the true value is zero or nearly so."""
-    assert torch.isfinite(got).all()
-    return ((got.double() - want).norm() / want.norm().clamp(min=1.0)).item()
-
-
-def gradients(function, inputs, grad):
-    """Output of a function and the gradients of its inputs for that of the output."""
-    inputs = [t.detach().clone().requires_grad_() for t in inputs]
-    out = function(*inputs)
-    return out, torch.autograd.grad(out, inputs, grad.to(out.dtype))

@@ -15,22 +15,15 @@ from attentions.lla.residual import ResidualMonitor, ResidualWarning
 from attentions.lla.solvers import Budget, choose_solver, local_linear_attention
 from cab.errors import OptionError
 from cab.patterns import Pattern
-from tests.attentions.cases import draw, error, gradients, module, qkv
+from tests.attentions.cases import draw, error, gradients, module, qkv, visible_keys
 
 SOLVERS = ("cholesky", "cg")
 TIGHT = Budget(iterations=300, tolerance=1e-13)
 
 
-def visible(n, length_q, length_k, causal, key_mask):
-    mask = torch.ones(n, length_q, length_k, dtype=torch.bool)
-    if causal:
-        mask = mask.tril(length_k - length_q)
-    return mask if key_mask is None else mask & key_mask[:, None]
-
-
 def definition(q, k, v, ridge, key_mask=None, *, scale, causal, form=local_linear_regression):
     """Of (N, L, D) inputs with a ridge each."""
-    mask = visible(q.shape[0], q.shape[1], k.shape[1], causal, key_mask)
+    mask = visible_keys(q, k, key_mask, causal)
     return form(q[None], k[None], v[None], mask[None], ridge, scale)[0]
 
 

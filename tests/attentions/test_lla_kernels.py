@@ -4,14 +4,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import cab
 import tests.attentions.kernel_cases as cases
+from attentions.lla import solvers
 from attentions.lla.kernels.decode import local_linear_decode
 from attentions.lla.kernels.forward import local_linear_forward
 from attentions.lla.kernels.function import local_linear_triton
 from attentions.lla.reference import local_linear_regression
 from attentions.lla.residual import ResidualMonitor
 from attentions.lla.solvers import Budget, local_linear_attention
-from tests.attentions.kernel_cases import draw, error, gradients, padding, visible_keys
+from cab.patterns import Pattern
+from tests.attentions.cases import error, gradients, visible_keys
+from tests.attentions.kernel_cases import draw, padding
 
 pytestmark = cases.MARKS
 _one_configuration = cases.one_configuration
@@ -257,3 +261,39 @@ def test_what_the_kernels_do_not_serve_is_an_error():
         local_linear_forward(q, k, v, ridges(0.1).double(), **options)
     with pytest.raises(ValueError, match="one query"):
         local_linear_decode(q, k, v, ridges(0.1), scale=0.25)
+
+
+@pytest.mark.parametrize("pattern", list(Pattern))
+def test_the_entry_runs_on_the_kernels(pattern):
+    # As on a GPU, but chosen by name: auto never chooses the interpreter.
+    solvers.kernels_run_on.cache_clear()
+    lla = cab.attention(
+        "lla", pattern=pattern, heads=2, head_dim=16, ridge=0.1, solver="triton"
+    ).to(cases.DEVICE)
+    length_q = 20 if pattern.cross else 33
+    q, k, v = (x[None].requires_grad_() for x in draw(length_q, 33, 16))
+    mask = torch.ones(1, 33, dtype=torch.bool, device=cases.DEVICE)
+    mask[:, 5:9] = False
+    context = cab.AttentionContext(key_mask=mask)
+    out = lla(q, k, v, context)
+    out.square().sum().backward()
+    assert lla.monitor.last <= 1e-4
+    doubles = [x.detach().double().requires_grad_() for x in (q, k, v)]
+    want = lla.double().reference(*doubles, context)
+    want.square().sum().backward()
+    assert error(out, want) <= 1e-4
+    for got, expected in zip((q, k, v), doubles, strict=True):
+        assert error(got.grad, expected.grad) <= 1e-3
+
+
+def test_rows_that_one_key_dominates_raise_no_false_alarm():
+    # Their right-hand sides in the backward pass are so small that squares underflow.
+    q, k, v = (x.requires_grad_() for x in draw(33, 33, 16))
+    residuals = {}
+    out, _ = local_linear_triton(
+        q * 40, k, v, ridges(0.1), scale=0.25, causal=True, iterations=60, tolerance=1e-6,
+        watch=lambda residual, what: residuals.update({what: residual.max().item()}),
+    )  # fmt: skip
+    out.sum().backward()
+    assert set(residuals) == {"output", "gradients"}
+    assert max(residuals.values()) <= 1e-3

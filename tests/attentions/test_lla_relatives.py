@@ -10,18 +10,13 @@ from attentions.lla.basis import Basis
 from attentions.lla.probe import local_probe
 from attentions.lla.reference import local_linear_closed_form
 from cab.patterns import Pattern
-from tests.attentions.cases import draw, error, gradients, module, qkv
-
-
-def visible_part(length_q, length_k, causal):
-    mask = torch.ones(length_q, length_k, dtype=torch.bool)
-    return mask.tril(length_k - length_q) if causal else mask
+from tests.attentions.cases import draw, error, gradients, module, qkv, visible_keys
 
 
 def probed(q, k, v, x, causal, scale=0.4):
     """Softmax attention corrected along x, written out."""
     scores = scale * q @ k.mT
-    mask = visible_part(q.shape[1], k.shape[1], causal)
+    mask = visible_keys(q, k, None, causal)
     p = scores.masked_fill(~mask, -math.inf).softmax(-1)
     p = p.masked_fill(~mask, 0.0).nan_to_num(0.0)
     a = ((k[:, None] - (p @ k)[:, :, None]) * x[:, :, None]).sum(-1)

@@ -7,7 +7,8 @@ from torch.nn import functional as F
 import tests.attentions.kernel_cases as cases
 from attentions.lla.kernels.forward import local_linear_forward
 from attentions.lla.kernels.probe import local_probe_triton
-from tests.attentions.kernel_cases import draw, error, gradients, padding, visible_keys
+from tests.attentions.cases import error, gradients, visible_keys
+from tests.attentions.kernel_cases import draw, padding
 
 pytestmark = cases.MARKS
 _one_configuration = cases.one_configuration

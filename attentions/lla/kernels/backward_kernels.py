@@ -110,11 +110,16 @@ def query_kernel(
     # As in the forward kernel: a single key has no slope.
     right = tl.where((visible > 1)[:, None], right - excess[:, None] * kbar, 0.0)
     if SOLVE:
+        # Squares of small right-hand sides (of rows that one key dominates) would underflow.
+        peak = tl.max(tl.abs(right), 1)
+        peak = tl.where(peak > 0, peak, 1.0)
+        right = right / peak[:, None]
         u, rr = solve(
             right, q, kbar, lse, tl.load(ridge_ptr + n), k_base, mask_base, rows, dims, end,
             length_q, length_k, scale_log2, iterations, tolerance,
             D, CAUSAL, HAS_MASK, OPERAND, PRECISION, BLOCK_K,
         )  # fmt: skip
+        u = u * peak[:, None]
         u_offset = tl.sum(u * kbar, 1)
 
     x_offset = tl.sum(x * kbar, 1)

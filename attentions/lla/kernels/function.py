@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -10,6 +11,8 @@ from torch.autograd.function import once_differentiable
 
 from attentions.lla.kernels.backward import local_linear_backward
 from attentions.lla.kernels.forward import Forward, local_linear_forward
+
+Watch = Callable[[Tensor, str], None]
 
 
 class _LocalLinearTriton(Function):
@@ -22,11 +25,14 @@ class _LocalLinearTriton(Function):
         ridge: Tensor,
         key_mask: Tensor | None,
         options: dict[str, Any],
+        watch: Watch | None,
     ) -> tuple[Tensor, Tensor]:
         result = local_linear_forward(q, k, v, ridge, key_mask, **options)
         ctx.save_for_backward(q, k, v, ridge, key_mask, *result)
         ctx.mark_non_differentiable(result.residual)
-        ctx.options = options
+        ctx.options, ctx.watch = options, watch
+        if watch is not None:
+            watch(result.residual, "output")
         return result.out, result.residual
 
     @staticmethod
@@ -34,7 +40,9 @@ class _LocalLinearTriton(Function):
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, ridge, key_mask, *result = ctx.saved_tensors
         g = local_linear_backward(grad, q, k, v, ridge, key_mask, Forward(*result), **ctx.options)
-        return g.q, g.k, g.v, g.ridge, None, None
+        if ctx.watch is not None:
+            ctx.watch(g.residual, "gradients")
+        return g.q, g.k, g.v, g.ridge, None, None, None
 
 
 def local_linear_triton(
@@ -49,10 +57,13 @@ def local_linear_triton(
     iterations: int,
     tolerance: float,
     precision: str = "ieee",
+    watch: Watch | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Local Linear Attention with gradients for q, k, v and ridge; linear memory in Lq and Lk.
 
-    Args: see `attentions.lla.kernels.forward.local_linear_forward`.
+    Args: see `attentions.lla.kernels.forward.local_linear_forward`, and
+
+        watch: told the residuals of the solve for the "output" and of that for the "gradients".
 
     Returns:
         (N, Lq, Dv) output, zeros in a row that sees no key, and (N, Lq) float32 relative
@@ -67,4 +78,4 @@ def local_linear_triton(
         "precision": precision,
     }
     apply: Any = _LocalLinearTriton.apply
-    return apply(q, k, v, ridge, key_mask, options)
+    return apply(q, k, v, ridge, key_mask, options, watch)
