@@ -6,8 +6,9 @@ f(z) = [z, vec zz^T]:
 
     min over b, W of  sum_j p_ij |v_j - b - W f(k_j - q_i)|^2 + ridge |W|^2,   o_i = b
 
-It is local regression with D + D (D + 1) / 2 regressors, so the cost grows with the fourth power
-of the head dim: for small heads only.
+With quadratic terms in all dimensions of a head that is D + D (D + 1) / 2 regressors, and a cost
+that grows with the fourth power of D: for small heads only. So the entry gives them to the leading
+dimensions of a head alone, and lets the projections learn what to put there.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ from cab import (
     register_attention,
 )
 
-_MAX_DIM = 16
+_MAX_REGRESSORS = 152
+"""Those of all quadratic terms in 16 dimensions."""
 
 
 @register_attention(
@@ -46,12 +48,12 @@ _MAX_DIM = 16
         title="Local polynomial attention (order 2)",
         formula="o_i = b of the p_ij-weighted ridge fit v_j ~ b + W [z, zz^T], z = k_j - q_i",
         patterns={
-            Pattern.CAUSAL_SELF: Grade.FAITHFUL,
-            Pattern.NONCAUSAL_SELF: Grade.EXTENSION,
-            Pattern.NONCAUSAL_CROSS: Grade.EXTENSION,
-            Pattern.CAUSAL_CROSS: Grade.EXTENSION,
+            Pattern.CAUSAL_SELF: Grade.ADAPTED,
+            Pattern.NONCAUSAL_SELF: Grade.ADAPTED,
+            Pattern.NONCAUSAL_CROSS: Grade.ADAPTED,
+            Pattern.CAUSAL_CROSS: Grade.ADAPTED,
         },
-        time="L^2 D^4",
+        time="L^2 D^2",
         memory="L D^2",
         paper="Wang et al., Test-time regression: a unifying framework for designing sequence "
         "models with associative memory",
@@ -60,21 +62,31 @@ _MAX_DIM = 16
         options=(
             Option("ridge", 1.0, "ridge at the start, relative to a row's weight", positive=True),
             Option("learn_ridge", True, "train the ridge, one positive number per head"),
+            Option("curved", 4, "leading dimensions with quadratic terms; 0 for all", least=0),
         ),
     )
 )
 class LocalPolynomialAttention(KeyValueCache):
-    """Local quadratic regression of the values on the keys, exact solve; head dims up to 16."""
+    """Local quadratic regression of the values on the keys, exact solve.
 
-    def __init__(self, spec: AttentionSpec, ridge: float = 1.0, learn_ridge: bool = True) -> None:
+    Adapted: quadratic terms in the first ``curved`` dimensions of a head; 0 gives them to all, as
+    the paper's formula has it.
+    """
+
+    def __init__(
+        self, spec: AttentionSpec, ridge: float = 1.0, learn_ridge: bool = True, curved: int = 4
+    ) -> None:
         super().__init__(spec)
-        if spec.head_dim > _MAX_DIM:
+        self.curved = min(curved or spec.head_dim, spec.head_dim)
+        regressors = spec.head_dim + self.curved * (self.curved + 1) // 2
+        if regressors > _MAX_REGRESSORS:
             raise NotImplementedError(
-                f"local-polynomial serves head dims up to {_MAX_DIM}, not {spec.head_dim}: its "
-                "cost grows with the fourth power"
+                f"quadratic terms in {self.curved} of {spec.head_dim} dimensions are {regressors} "
+                f"regressors, and a row's system has their square: at most {_MAX_REGRESSORS} are "
+                "served; give the option curved a smaller number"
             )
         self.penalty = RidgeParameter(spec.heads, ridge, learn=learn_ridge)
-        self.basis = basis_of(spec.head_dim, 2)
+        self.basis = basis_of(spec.head_dim, self.curved)
         self.scale = spec.head_dim**-0.5
 
     def forward(
@@ -102,6 +114,7 @@ class LocalPolynomialAttention(KeyValueCache):
                 self.pattern is Pattern.CAUSAL_SELF,
                 CholeskySolver,
                 self.basis.size**2,
+                self.basis,
             ),
         )
         return out.unflatten(0, q.shape[:2]).to(v.dtype)
@@ -109,12 +122,14 @@ class LocalPolynomialAttention(KeyValueCache):
     def reference(
         self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
     ) -> Tensor:
-        """One weighted ridge regression per query, on [z, vec zz^T]."""
+        """One weighted ridge regression per query, on [z, vec zz^T] of the curved dimensions."""
         mask = visible(self.pattern, q.shape[-2], k.shape[-2], context, q.device)
         z = k[..., None, :, :] - q[..., :, None, :]
-        design = torch.cat([z, (z[..., :, None] * z[..., None, :]).flatten(-2)], dim=-1)
+        curved = z[..., : self.curved]
+        square = (curved[..., :, None] * curved[..., None, :]).flatten(-2)
         p = exact_softmax(q, k, mask, self.scale)
-        return weighted_ridge_regression(design, p, v, self.penalty().to(q.dtype))
+        regressors = torch.cat([z, square], dim=-1)
+        return weighted_ridge_regression(regressors, p, v, self.penalty().to(q.dtype))
 
     def flops(self, shape: AttentionShape) -> float:
         """Leading terms: moments of the monomials, products with the regressors, the solves."""

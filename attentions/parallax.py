@@ -52,16 +52,22 @@ _PROBE_STD = 0.02
         url="https://arxiv.org/abs/2605.29157",
         options=(
             Option("qk_norm", False, "bring queries, probes and keys to root mean square 1 first"),
+            Option("rank", 0, "of the probes' projection W_R; 0: full, as published", least=0),
         ),
     )
 )
 class Parallax(KeyValueCache):
     """Softmax attention corrected along a learned probe; needs the layer input in its context."""
 
-    def __init__(self, spec: AttentionSpec, qk_norm: bool = False) -> None:
+    def __init__(self, spec: AttentionSpec, qk_norm: bool = False, rank: int = 0) -> None:
         super().__init__(spec)
         width = spec.heads * spec.head_dim
-        self.probe = nn.Linear(spec.embed_dim or width, width, bias=False)
+        self.narrow: nn.Module = nn.Identity()
+        inputs = spec.embed_dim or width
+        if rank:
+            self.narrow = nn.Linear(inputs, rank, bias=False)
+            inputs = rank
+        self.probe = nn.Linear(inputs, width, bias=False)
         nn.init.normal_(self.probe.weight, std=_PROBE_STD)
         self.qk_norm = qk_norm
         self.scale = spec.head_dim**-0.5
@@ -116,7 +122,7 @@ class Parallax(KeyValueCache):
                 "parallax projects its probes from the layer's input: call it with "
                 "context=AttentionContext(query_input=x), x of shape (B, Lq, E)"
             )
-        rho = self.probe(context.query_input.to(self.probe.weight.dtype))
+        rho = self.probe(self.narrow(context.query_input.to(self.probe.weight.dtype)))
         rho = rho.unflatten(-1, (self.spec.heads, -1)).transpose(1, 2).to(q.dtype)
         if not self.qk_norm:
             return q, k, rho

@@ -56,6 +56,8 @@ class Option:
     """The words that it takes; empty: any value of the default's type."""
     positive: bool = False
     """Whether a number must be above zero."""
+    least: float | None = None
+    """The smallest number that it takes."""
 
 
 @dataclass(frozen=True, kw_only=True)

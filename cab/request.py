@@ -34,6 +34,8 @@ def _check_range(info: AttentionInfo, option: Option, value: OptionValue) -> Non
         raise OptionError(f"{which} is one of {', '.join(option.choices)}, not {value!r}")
     if option.positive and not (isinstance(value, int | float) and 0 < value < float("inf")):
         raise OptionError(f"{which} must be positive and finite, not {value!r}")
+    if option.least is not None and not (isinstance(value, int | float) and value >= option.least):
+        raise OptionError(f"{which} is at least {option.least:g}, not {value!r}")
 
 
 def _cast(info: AttentionInfo, name: str, value: OptionValue, default: OptionValue) -> OptionValue:

@@ -1,16 +1,15 @@
 """The regressors of a local polynomial and the products that their second moments need.
 
-Regressors are the monomials of k up to the order of the polynomial, scaled so that a ridge on
-their coefficients is |W_1|^2 + |W_2|^2 with W_2 the full symmetric array. A product of two of
-them is a monomial of up to twice the order, and many products are the same one: for order 2 in 16
-dimensions 11628 products are 4844 monomials.
+Regressors are the components of k and, for a polynomial of order 2, the products of its leading
+components, scaled so that a ridge on their coefficients is |W_1|^2 + |W_2|^2 with W_2 the full
+symmetric array. A product of two regressors is a monomial of up to degree 4, and many are the same
+one: with quadratic terms in all of 16 dimensions 11628 products are 4844 monomials.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections import Counter
 
 import torch
 from torch import Tensor
@@ -20,30 +19,32 @@ Monomial = tuple[int, ...]
 
 
 class Basis:
-    """Monomials of ``dim`` variables, without the constant.
+    """Regressors in ``dim`` variables, of which the first ``curved`` have quadratic terms.
 
-    They are graded, and within a degree those of variable i are k_i times the monomials of the
-    degree below in variables up to i, which come first there: a contiguous block per variable.
+    Monomials are graded, and within a degree those of highest variable i are k_i times the
+    monomials of the degree below in variables up to i (and below ``curved`` where they stand for
+    quadratic terms), which come first there: a contiguous block per variable.
     """
 
-    def __init__(self, dim: int, order: int) -> None:
-        """Enumerate the regressors, and the monomials of twice the order."""
-        self.dim, self.order = dim, order
-        by_degree: list[list[Monomial]] = [[(i,) for i in range(dim)]]
+    def __init__(self, dim: int, curved: int = 0) -> None:
+        """Enumerate the regressors, and the products of two of them."""
+        self.dim, self.curved = dim, curved
+        linear: list[Monomial] = [(i,) for i in range(dim)]
+        everything = below = linear
         self._blocks: list[list[int]] = []
-        for _ in range(2 * order - 1):
-            below = by_degree[-1]
-            sizes = [sum(m[0] <= i for m in below) for i in range(dim)]
+        for variables, limit in self._degrees():
+            sizes = [sum(m[0] <= min(i, limit) for m in below) for i in range(variables)]
+            below = [(i, *m) for i in range(variables) for m in below[: sizes[i]]]
             self._blocks.append(sizes)
-            by_degree.append([(i, *m) for i in range(dim) for m in below[: sizes[i]]])
-        everything = [m for degree in by_degree for m in degree]
-        features = [m for degree in by_degree[:order] for m in degree]
+            everything = everything + below
+        quadratic = curved * (curved + 1) // 2
+        features = everything[: dim + quadratic]
         self.size = len(features)
         """Regressors F."""
         self.products = len(everything)
-        """Monomials of up to twice the order."""
-        self.scales = [math.sqrt(_arrangements(m)) for m in features]
-        """Factor of each regressor."""
+        """Monomials that are a regressor or a product of two."""
+        self.scales = [math.sqrt(len(set(m)) if len(m) == 2 else 1) for m in features]
+        """Factor of each regressor: k_i k_j with i != j stands for two entries of k k^T."""
         index = {m: i for i, m in enumerate(everything)}
         half = [(i, j) for i in range(self.size) for j in range(i + 1)]
         self.half = [i * self.size + j for i, j in half]
@@ -53,6 +54,13 @@ class Basis:
         ]
         """Which monomial each entry of the lower triangle is."""
         self.half_scale = [self.scales[i] * self.scales[j] for i, j in half]
+
+    def _degrees(self) -> list[tuple[int, int]]:
+        """For degrees 2 and up: highest variables, and the highest variable below them."""
+        degrees = [(self.dim, self.dim)]
+        if self.curved:
+            degrees += [(self.dim, self.curved - 1), (self.curved, self.curved)]
+        return degrees
 
     def fill_(self, out: Tensor, k: Tensor) -> None:
         """Write the products (n, products, Lk) of k (n, D, Lk) into ``out``."""
@@ -69,24 +77,11 @@ class Basis:
 
     def lift(self, k: Tensor) -> Tensor:
         """Regressors (..., F) of k (..., D); differentiable."""
-        if self.order == 1:
-            return k
-        parts, below = [k], k
-        for sizes in self._blocks[: self.order - 1]:
-            below = torch.cat([k[..., i : i + 1] * below[..., :n] for i, n in enumerate(sizes)], -1)
-            parts.append(below)
-        return torch.cat(parts, -1) * k.new_tensor(self.scales)
-
-
-def _arrangements(monomial: Monomial) -> int:
-    """How many entries of the full array are this monomial."""
-    count = math.factorial(len(monomial))
-    for repeats in Counter(monomial).values():
-        count //= math.factorial(repeats)
-    return count
+        quadratic = [k[..., i : i + 1] * k[..., : i + 1] for i in range(self.curved)]
+        return torch.cat([k, *quadratic], -1) * k.new_tensor(self.scales)
 
 
 @functools.cache
-def basis_of(dim: int, order: int) -> Basis:
+def basis_of(dim: int, curved: int = 0) -> Basis:
     """The basis, made once."""
-    return Basis(dim, order)
+    return Basis(dim, curved)

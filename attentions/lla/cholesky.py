@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attentions.lla.basis import Basis, basis_of
+from attentions.lla.basis import Basis
 from attentions.lla.penalty import Penalty
 from attentions.lla.tiles import Block, Tile, Tiles
 from attentions.spd import SpdSystems
@@ -38,14 +38,10 @@ class CholeskySolver:
 
     residual: Tensor | None = None
 
-    def __init__(self, tiles: Tiles, f: Tensor, penalty: Penalty) -> None:
-        """See `attentions.lla.regression.SolverFactory`; the regressors are those of the basis of
-        ``tiles.k`` that has as many.
-        """
-        self.tiles, self.penalty = tiles, penalty
-        dim = tiles.k.shape[2]
-        self.basis = basis_of(dim, 1 if f.shape[2] == dim else 2)
-        self.gather = _Gather(self.basis, f)
+    def __init__(self, tiles: Tiles, f: Tensor, penalty: Penalty, basis: Basis) -> None:
+        """See `attentions.lla.regression.SolverFactory`; f is the basis at ``tiles.k``."""
+        self.tiles, self.penalty, self.basis = tiles, penalty, basis
+        self.gather = _Gather(basis, f)
         self._held: tuple[int, int, int] | None = None
         self._systems: dict[int, SpdSystems] = {}
 
@@ -107,7 +103,7 @@ class _Gather:
 
     def __init__(self, basis: Basis, like: Tensor) -> None:
         self.basis = basis
-        if basis.order > 1:
+        if basis.curved:
             self.half = torch.tensor(basis.half, device=like.device)
             self.product = torch.tensor(basis.half_product, device=like.device)
             self.half_scale = like.new_tensor(basis.half_scale)[:, None, None]
@@ -125,7 +121,7 @@ class _Gather:
         """
         size = self.basis.size
         mean = moments[:size]
-        if self.basis.order > 1:
+        if self.basis.curved:
             mean = mean * self.scale
             matrix.flatten(0, 1)[self.half] = moments[self.product] * self.half_scale
             matrix.addcmul_(mean[:, None], mean[None], value=-1)

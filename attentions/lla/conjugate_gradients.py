@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from attentions.lla.basis import Basis
 from attentions.lla.penalty import Penalty
 from attentions.lla.regression import mean_regressors
 from attentions.lla.tiles import Tile, Tiles
@@ -22,7 +23,14 @@ class ConjugateGradientSolver:
     """Systems of one call that are solved iteratively."""
 
     def __init__(
-        self, tiles: Tiles, f: Tensor, penalty: Penalty, *, iterations: int, tolerance: float
+        self,
+        tiles: Tiles,
+        f: Tensor,
+        penalty: Penalty,
+        basis: Basis,
+        *,
+        iterations: int,
+        tolerance: float,
     ) -> None:
         """Prepare a call.
 
@@ -30,6 +38,7 @@ class ConjugateGradientSolver:
             tiles: of the call.
             f: (N, Lk, F) regressors.
             penalty: of the rows' coefficients.
+            basis: of the regressors.
             iterations: at most, per row.
             tolerance: a row stops at |right - C x| <= tolerance |right|.
         """

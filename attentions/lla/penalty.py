@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from attentions.lla.basis import Basis
 from attentions.lla.tiles import Tile
 
 
@@ -59,12 +60,13 @@ class QuadraticRidge:
     the coefficients around s is the matrix ridge M^-1 M^-T for those around the origin.
     """
 
-    def __init__(self, ridge: Tensor, shift: Tensor) -> None:
-        """Take the (N,) ridges and the points s, (N, Lq, D)."""
+    def __init__(self, ridge: Tensor, shift: Tensor, curved: int) -> None:
+        """Take the (N,) ridges, the points s, (N, Lq, D), and how many of their components have
+        quadratic terms.
+        """
         self.ridge, self.shift = ridge, shift
-        dim = shift.shape[2]
-        self.dim = dim
-        self.high, self.low = torch.tril_indices(dim, dim, device=shift.device)
+        self.dim = shift.shape[2]
+        self.high, self.low = torch.tril_indices(curved, curved, device=shift.device)
         factor = shift.new_full((len(self.high),), math.sqrt(2.0))
         self.factor = factor.masked_fill_(self.high == self.low, 1.0)
 
@@ -113,12 +115,13 @@ class QuadraticRidge:
         return out.index_add_(-1, self.low, scaled * s[..., self.high])
 
 
-def penalty_of(ridge: Tensor, shift: Tensor | None) -> Penalty:
+def penalty_of(ridge: Tensor, shift: Tensor | None, basis: Basis) -> Penalty:
     """The penalty of a call.
 
     Args:
         ridge: (N,) positive.
         shift: (N, Lq, D) points around which a quadratic's coefficients are meant; None for a
             line, whose slope is the same around any point.
+        basis: the regressors.
     """
-    return Ridge(ridge) if shift is None else QuadraticRidge(ridge, shift)
+    return Ridge(ridge) if shift is None else QuadraticRidge(ridge, shift, basis.curved)

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from attentions.lla.basis import Basis
 from attentions.lla.penalty import Penalty, penalty_of
 from attentions.lla.tiles import Block, Tile, Tiles
 
@@ -56,8 +57,8 @@ class Solver(Protocol):
         """C_i of a tile from the softmax weights (n, rows, keys) of its blocks."""
 
 
-SolverFactory = Callable[[Tiles, Tensor, Penalty], Solver]
-"""From the tiles, the regressors (N, Lk, F) and the penalty to a solver of one call."""
+SolverFactory = Callable[[Tiles, Tensor, Penalty, Basis], Solver]
+"""From the tiles, the regressors (N, Lk, F), the penalty and the basis to a solver of one call."""
 
 
 class Settings(NamedTuple):
@@ -69,6 +70,7 @@ class Settings(NamedTuple):
     solver: SolverFactory
     system: int
     """Numbers per query row that the solver builds."""
+    basis: Basis
     watch: Callable[[Tensor, str], None] | None = None
     """Told the residuals of an iterative solver, and of what."""
 
@@ -186,7 +188,8 @@ class _LocalRegression(torch.autograd.Function):
         settings: Settings,
     ) -> Tensor:
         tiles = settings.tiles(q, k)
-        solver = settings.solver(tiles, f, penalty_of(ridge, shift))
+        penalty = penalty_of(ridge, shift, settings.basis)
+        solver = settings.solver(tiles, f, penalty, settings.basis)
         out = v.new_empty(q.shape[0], q.shape[1], v.shape[2])
         x = torch.empty_like(at)
         for t in tiles:
@@ -208,8 +211,8 @@ class _LocalRegression(torch.autograd.Function):
         if ctx.same:
             f = k
         tiles = ctx.settings.tiles(q, k)
-        penalty = penalty_of(ridge, shift)
-        solver = ctx.settings.solver(tiles, f, penalty)
+        penalty = penalty_of(ridge, shift, ctx.settings.basis)
+        solver = ctx.settings.solver(tiles, f, penalty, ctx.settings.basis)
         gradients = RowGradients(tiles, f, v)
         dat = torch.empty_like(x)
         for t in tiles:

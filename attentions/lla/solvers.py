@@ -17,6 +17,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from attentions.lla.basis import basis_of
 from attentions.lla.centre import centre_of
 from attentions.lla.cholesky import CholeskySolver
 from attentions.lla.conjugate_gradients import ConjugateGradientSolver
@@ -121,7 +122,7 @@ def local_linear_attention(
     q, k = q.to(work), k.to(work)
     centre = centre_of(k, key_mask)
     at, keys = q - centre, k - centre
-    settings = Settings(key_mask, scale, causal, factory, system, monitor.watch)
+    settings = Settings(key_mask, scale, causal, factory, system, basis_of(dim), monitor.watch)
     out = local_regression(q, keys, at, keys, v.to(work), ridge.to(work), None, settings)
     return out.to(v.dtype)
 

@@ -67,16 +67,17 @@ def test_parallax_without_the_layer_input_says_what_it_needs():
 
 
 def test_the_basis_counts_each_monomial_once():
-    for dim, order in ((1, 1), (3, 1), (4, 2), (16, 2)):
-        basis = Basis(dim, order)
-        assert basis.size == math.comb(dim + order, order) - 1
-        assert basis.products == math.comb(dim + 2 * order, 2 * order) - 1
+    for dim in (1, 3, 16):
+        line, quadratic = Basis(dim), Basis(dim, dim)
+        assert (line.size, line.products) == (dim, math.comb(dim + 2, 2) - 1)
+        assert quadratic.size == math.comb(dim + 2, 2) - 1
+        assert quadratic.products == math.comb(dim + 4, 4) - 1
 
 
-@pytest.mark.parametrize("order", [1, 2])
-def test_products_of_regressors_are_those_of_the_basis(order):
+@pytest.mark.parametrize("curved", [0, 1, 2, 4])
+def test_products_of_regressors_are_those_of_the_basis(curved):
     (k,) = draw((2, 7, 4))
-    basis = Basis(4, order)
+    basis = Basis(4, curved)
     f = basis.lift(k)
     products = k.new_empty(2, basis.products, 7)
     basis.fill_(products, k.transpose(1, 2))
@@ -92,13 +93,14 @@ def test_products_of_regressors_are_those_of_the_basis(order):
 def test_squares_of_regressors_are_those_of_the_full_arrays():
     # So that a ridge on their coefficients does not depend on the coordinate system.
     (k,) = draw((7, 4))
-    f = Basis(4, 2).lift(k)
+    f = Basis(4, 4).lift(k)
     assert torch.allclose(f[:, 4:].square().sum(-1), k.square().sum(-1) ** 2)
 
 
+@pytest.mark.parametrize("curved", [0, 1, 2])
 @pytest.mark.parametrize("pattern", ["CS", "NC"])
-def test_local_polynomial_gradients_are_those_of_the_definition(pattern):
-    polynomial = module("local-polynomial", pattern, dim=3, ridge=0.2)
+def test_local_polynomial_gradients_are_those_of_the_definition(pattern, curved):
+    polynomial = module("local-polynomial", pattern, dim=3, ridge=0.2, curved=curved)
     length_q = 9 if pattern == "NC" else 12
     leaves = [x.requires_grad_() for x in qkv(length_q, 12, dim=3)]
     mask = torch.ones(2, 12, dtype=torch.bool)
@@ -136,6 +138,18 @@ def test_local_polynomial_tends_to_softmax_and_holds_in_float32_away_from_the_or
     assert error(single, polynomial.double().reference(q + 5, k + 5, v)) <= 1e-4
 
 
-def test_local_polynomial_refuses_wide_heads():
-    with pytest.raises(NotImplementedError, match="head dims up to 16"):
-        module("local-polynomial", "CS", dim=32)
+def test_local_polynomial_refuses_more_terms_than_it_can_solve_for():
+    with pytest.raises(NotImplementedError, match="option curved"):
+        module("local-polynomial", "CS", dim=32, curved=0)
+    q, k, v = qkv(dim=32)
+    polynomial = module("local-polynomial", "CS", dim=32)
+    assert error(polynomial(q, k, v), polynomial.reference(q, k, v)) <= 1e-9
+
+
+def test_parallax_of_low_rank():
+    full, low = module("parallax", "CS"), module("parallax", "CS", rank=2)
+    assert sum(p.numel() for p in full.parameters()) == 15 * 15
+    assert sum(p.numel() for p in low.parameters()) == 2 * 2 * 15
+    (x,) = draw((2, 19, 15), seed=1)
+    context = cab.AttentionContext(query_input=x)
+    assert error(low(*qkv(), context), low.reference(*qkv(), context)) <= 1e-12
