@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_SAMPLE = 32
+_SAMPLE = 9
 
 
 def centre_of(k: Tensor, key_mask: Tensor | None) -> Tensor:

@@ -65,7 +65,7 @@ class QuadraticRidge:
         quadratic terms.
         """
         self.ridge, self.shift = ridge, shift
-        self.dim = shift.shape[2]
+        self.dim, self.curved = shift.shape[2], curved
         self.high, self.low = torch.tril_indices(curved, curved, device=shift.device)
         factor = shift.new_full((len(self.high),), math.sqrt(2.0))
         self.factor = factor.masked_fill_(self.high == self.low, 1.0)
@@ -80,9 +80,9 @@ class QuadraticRidge:
         b[pair, self.high] = s[self.low] * factor
         b[pair, self.low] += s[self.high] * factor
         matrix[dim:, :dim] += ridge * b
-        square = b.permute(2, 3, 0, 1)
-        square = square @ square.transpose(2, 3)
-        matrix[dim:, dim:] += ridge * square.permute(2, 3, 0, 1)
+        square = matrix[dim:, dim:]
+        for column in range(self.curved):
+            square.addcmul_((ridge * b[:, column])[:, None], b[None, :, column])
         diagonal = matrix.diagonal(dim1=0, dim2=1)
         diagonal += ridge[..., None]
 

@@ -27,7 +27,7 @@ from attentions.lla.residual import ResidualMonitor
 Solver = Literal["cholesky", "cg", "triton"]
 
 MAX_KERNEL_DIM = 128
-SMALL_RIDGE = 1e-2
+SMALL_RIDGE = 0.1
 """Below it the systems of real keys need more iterations than a budget should hold, and auto
 prefers the exact solve everywhere."""
 CHOLESKY_DIM = 64

@@ -103,7 +103,8 @@ class Tiles:
         self.causal = causal
         self.system = system
         self.lag = k.shape[1] - q.shape[1]
-        self.visible = self._visible_keys()
+        visible = self._visible_keys()
+        self._empty, self._lone = visible == 0, visible < 2
         rows = min(q.shape[1], _BLOCK_ROWS)
         self._diagonal = k.new_full((rows, rows), float("-inf")).triu(1)
         self._buffers: dict[str, Tensor] = {}
@@ -180,7 +181,7 @@ class Tiles:
             torch.softmax(scores, -1, out=out)
             if self.key_mask is not None or b.start + self.lag < 0:
                 # Softmax is NaN in a row without keys.
-                out.masked_fill_((self.visible[b.query_rows] == 0)[..., None], 0.0)
+                out.masked_fill_(self._empty[b.query_rows][..., None], 0.0)
         return weights
 
     def without_lone_keys(self, t: Tile, right: Tensor) -> Tensor:
@@ -188,7 +189,7 @@ class Tiles:
 
         One key fits exactly whatever the slope, and solving would only amplify rounding.
         """
-        return right.masked_fill_((self.visible[t.query_rows] < 2)[..., None], 0.0)
+        return right.masked_fill_(self._lone[t.query_rows][..., None], 0.0)
 
     def _visible_keys(self) -> Tensor:
         """(N, Lq) how many keys a row sees."""
