@@ -14,7 +14,8 @@ def centre_of(k: Tensor, key_mask: Tensor | None) -> Tensor:
     Moving keys and queries by one vector changes neither softmax weights nor local fits. It does
     change rounding: a covariance is the difference of two moments, and where the keys lie far from
     the origin both are large. The median of a few keys is near them all, whatever an attention
-    sink among them does; and as only the first keys enter, no later one moves an earlier row.
+    sink among them does; and as only the first few enter, what comes later cannot reach an earlier
+    row even through rounding.
 
     Args:
         k: (N, Lk, D).

@@ -16,6 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from attentions.autocast import without_autocast
 from attentions.lla.centre import centre_of
 from attentions.lla.solvers import kernels_serve
 
@@ -23,6 +24,7 @@ _CHUNK = 1 << 22
 """Numbers of weighted keys held at a time: 16 MiB in float32."""
 
 
+@without_autocast
 def decode_local_linear(
     q: Tensor,
     k: Tensor,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from attentions.autocast import without_autocast
 from attentions.lla.centre import centre_of
 from attentions.lla.regression import RowGradients, corrected_output, mean_regressors
 from attentions.lla.solvers import kernel_precision, kernels_serve
@@ -37,6 +38,7 @@ class _Probe(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @without_autocast
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, x, out = ctx.saved_tensors
         tiles = Tiles(q, k, system=k.shape[2], **ctx.options)
@@ -52,6 +54,7 @@ class _Probe(torch.autograd.Function):
         return gradients.dq, dk, dv, dx, None
 
 
+@without_autocast
 def local_probe(
     q: Tensor,
     k: Tensor,

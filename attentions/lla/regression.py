@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from attentions.autocast import without_autocast
 from attentions.lla.basis import Basis
 from attentions.lla.penalty import Penalty, penalty_of
 from attentions.lla.tiles import Block, Tile, Tiles
@@ -206,6 +207,7 @@ class _LocalRegression(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @without_autocast
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, f, v, ridge, shift, x, out = ctx.saved_tensors
         if ctx.same:
@@ -228,6 +230,7 @@ class _LocalRegression(torch.autograd.Function):
         return gradients.dq, dk, dat, df, dv, dridge, dshift, None
 
 
+@without_autocast
 def local_regression(
     q: Tensor,
     k: Tensor,

@@ -17,6 +17,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from attentions.autocast import without_autocast
 from attentions.lla.basis import basis_of
 from attentions.lla.centre import centre_of
 from attentions.lla.cholesky import CholeskySolver
@@ -71,6 +72,7 @@ def choose_solver(q: Tensor, v: Tensor, ridge: float) -> Solver:
     return "cholesky" if q.shape[-1] <= CHOLESKY_DIM or ridge < SMALL_RIDGE else "cg"
 
 
+@without_autocast
 def local_linear_attention(
     q: Tensor,
     k: Tensor,

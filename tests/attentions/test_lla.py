@@ -431,3 +431,16 @@ def test_a_module_can_be_copied_and_pickled():
     lla(q, k, v)
     for twin in (copy.deepcopy(lla), pickle.loads(pickle.dumps(lla))):
         assert torch.equal(twin(q, k, v), lla(q, k, v))
+
+
+def test_autocast_leaves_the_solve_alone():
+    q, k, v = (x.float().requires_grad_() for x in qkv(40, 40))
+    for name in ("lla", "local-polynomial"):
+        attention = module(name, "CS", ridge=0.01).float()
+        want = attention(q, k, v)
+        want_grads = torch.autograd.grad(want.square().sum(), (q, k, v))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = attention(q, k, v)
+            grads = torch.autograd.grad(out.square().sum(), (q, k, v))
+        assert torch.equal(out, want)
+        assert all(torch.equal(a, b) for a, b in zip(grads, want_grads, strict=True))
