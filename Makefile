@@ -6,10 +6,10 @@ BASE := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow check format docs dashboard bench clean
+.PHONY: help run test test-slow check format docs dashboard bench bench-lla bench-lla-gpu clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BASE): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -46,7 +46,14 @@ dashboard: $(BASE) ## browse the leaderboard
 	$(BIN)/cab dashboard
 
 bench: $(DEV) ## time the attentions (pytest-benchmark)
-	$(BIN)/python -m pytest benchmarks --benchmark-only
+	$(BIN)/python -m pytest benchmarks --ignore=benchmarks/lla --benchmark-only
+
+bench-lla: $(DEV) ## time lla beside its plain forms and softmax (about six minutes on 2 cores)
+	$(BIN)/python -m pytest benchmarks/lla --benchmark-only \
+		--benchmark-group-by=func --benchmark-columns=median,iqr,rounds
+
+bench-lla-gpu: $(DEV) ## time the lla kernels on a CUDA device (about eight minutes on an H200)
+	$(BIN)/python -m benchmarks.lla.gpu
 
 clean: ## remove the environment and caches (results stay)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info

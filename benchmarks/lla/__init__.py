@@ -1,0 +1,1 @@
+"""What Local Linear Attention costs beside its plain forms and softmax attention."""
