@@ -75,7 +75,7 @@ def test_special_parameter_groups_are_not_decayed():
     recipe = Recipe(steps=1, batch_size=1, learning_rate=0.1, weight_decay=0.3)
     optimiser = make_optimiser(model, slots.candidates, recipe)
     decays = {id(p): g["weight_decay"] for g in optimiser.param_groups for p in g["params"]}
-    assert decays[id(core.raw_ridge)] == 0.0
+    assert decays[id(core.penalty.raw)] == 0.0
     assert decays[id(model["rest"].weight)] == 0.3
     assert len(decays) == sum(1 for _ in model.parameters())
 
