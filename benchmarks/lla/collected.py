@@ -21,6 +21,8 @@ class Point:
     """Of the covariance's multiply-adds at the machine's rate of matrix products, by round."""
     gemm_rates: list[float] = field(default_factory=list)
     """FLOP/s, by round."""
+    others_cores: float | None = None
+    """Cores that other processes kept busy during the rounds."""
 
 
 @dataclass

@@ -101,7 +101,9 @@ def _phase_table(points: list[Point], phase: str) -> Table:
         for name, mechanism in MECHANISMS.items():
             table.add_row(str(point.length), mechanism.title, *_cells(point, name))
         rate = spread([r * 1e-9 for r in point.gemm_rates])
-        table.add_row("", "GFLOP/s of a matrix product", "", "", _ratio(rate), end_section=True)
+        table.add_row("", "GFLOP/s of a matrix product", "", "", _ratio(rate))
+        others = "" if point.others_cores is None else f"{point.others_cores:.2f}"
+        table.add_row("", "cores that others kept busy", "", "", others, end_section=True)
     return table
 
 

@@ -6,6 +6,7 @@ import torch
 from benchmarks.lla.collected import Point
 from benchmarks.lla.mechanisms import EINSUM, MECHANISMS, OURS, PHASES, covariance_flops, prepare
 from benchmarks.lla.memory import fits
+from benchmarks.lla.neighbours import Neighbours
 from benchmarks.lla.report import TARGET_LENGTH
 from benchmarks.lla.timing import Race, cpu_seconds, gemm, paired, planned_rounds, spread
 
@@ -48,8 +49,10 @@ def test_against_plain_forms(benchmark, collected, fresh_processes, phase, lengt
     rounds = {name: min(count, rounds[OURS]) for name, count in rounds.items()}
     race = Race(contenders | {GEMM: product}, OURS, rounds, cpu_seconds, length, LONGEST_RACE_S)
     benchmark.group = f"{phase}, L={length}"
+    neighbours = Neighbours()
     benchmark.pedantic(race.lead, setup=race.setup, rounds=rounds[OURS])
     race.finish()
+    point.others_cores = neighbours.cores()
 
     point.gemm_rates = [flops / seconds for seconds in race.seconds.pop(GEMM)]
     point.ideal_seconds = [covariance_flops(length) / rate for rate in point.gemm_rates]
@@ -77,4 +80,5 @@ def summary(point):
         "gemm_flops_per_s": spread(point.gemm_rates).median,
         "peak_bytes": point.peaks,
         "skipped": point.skipped,
+        "others_cores": point.others_cores,
     }

@@ -1,6 +1,9 @@
 """The forms that Local Linear Attention is measured against compute what it is defined as."""
 
 import math
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ from attentions.lla.reference import local_linear_regression
 from benchmarks.lla import baselines
 from benchmarks.lla.mechanisms import MECHANISMS, OURS, PHASES, prepare
 from benchmarks.lla.memory import growth_exponent
+from benchmarks.lla.neighbours import Neighbours
 from benchmarks.lla.timing import Race, paired, spread
 
 LENGTH, DIM = 23, 5
@@ -96,3 +100,14 @@ def test_ratios_are_taken_within_rounds():
 def test_exponent_of_a_power_law():
     peaks = {length: 3.0 * length**1.5 for length in (1024, 2048, 8192)}
     assert math.isclose(growth_exponent(peaks), 1.5)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_neighbours_are_seen():
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+        neighbours = Neighbours()
+        time.sleep(0.6)
+        beside = neighbours.cores()
+        other.kill()
+    assert beside is not None
+    assert beside > 0.3
