@@ -88,7 +88,7 @@ def attention(
         heads: number of heads H.
         head_dim: width of a head D.
         options: the entry's own options; see ``cab show NAME``. ``max_length``, ``embed_dim``,
-            ``layer_index`` and ``layers`` go to the `AttentionSpec`.
+            ``value_dim``, ``layer_index`` and ``layers`` go to the `AttentionSpec`.
 
     Raises:
         UnknownEntryError, RegistrationError, UnsupportedPatternError, OptionError.
@@ -99,7 +99,7 @@ def attention(
 
     place: dict[str, Any] = {
         key: options.pop(key)
-        for key in ("max_length", "embed_dim", "layer_index", "layers")
+        for key in ("max_length", "embed_dim", "value_dim", "layer_index", "layers")
         if key in options
     }
     spec = AttentionSpec(Pattern.parse(pattern), heads, head_dim, **place)

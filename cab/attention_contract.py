@@ -28,6 +28,11 @@ class AttentionSpec:
     """Longest sequence that the model will feed (upper bound; outputs must not depend on it)."""
     embed_dim: int | None = None
     """Width of the layer inputs in `AttentionContext`; None: heads * head_dim."""
+    value_dim: int = 0
+    """Width Dv of a head's values; 0: head_dim."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value_dim", self.value_dim or self.head_dim)
 
 
 @dataclass

@@ -8,6 +8,7 @@ well under a second.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -15,9 +16,10 @@ import torch
 from torch import Tensor
 
 from cab.attention_contract import Attention, AttentionContext, AttentionSpec, build_attention
-from cab.errors import ContractError
+from cab.errors import ContractError, OptionError
 from cab.info import OptionValue
 from cab.patterns import Pattern
+from cab.request import resolve_options
 
 _BATCH, _HEADS, _DIM, _VALUE_DIM = 3, 2, 8, 6
 _LENGTH_Q, _LENGTH_K = 21, 34
@@ -40,7 +42,14 @@ class Case:
         """A fresh module in eval mode; the same parameters every time."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            spec = AttentionSpec(self.pattern, _HEADS, _DIM, max_length=64, embed_dim=_HEADS * _DIM)
+            spec = AttentionSpec(
+                self.pattern,
+                _HEADS,
+                _DIM,
+                max_length=64,
+                embed_dim=_HEADS * _DIM,
+                value_dim=_VALUE_DIM,
+            )
             return build_attention(self.cls, spec, self.options).to(dtype).eval()
 
     def inputs(self, dtype: torch.dtype = torch.float64) -> Inputs:
@@ -274,14 +283,20 @@ def check_reference(case: Case) -> None:
 
 
 def check_options(case: Case) -> None:
-    """The options of the info record are the constructor's keyword arguments, same defaults."""
-    import inspect
+    """The options of the info record are the constructor's keyword arguments, same defaults, and
+    its presets set only options that it has.
+    """
 
     parameters = list(inspect.signature(case.cls.__init__).parameters.values())[2:]
     stated = case.cls.info.defaults()
     actual = {p.name: p.default for p in parameters}
     if stated != actual:
         raise ContractError(f"the info record states options {stated}, the constructor {actual}")
+    for name, values in case.cls.info.presets.items():
+        try:
+            resolve_options(case.cls.info, values)
+        except OptionError as error:
+            raise ContractError(f"preset {name!r}: {error}") from None
 
 
 CHECKS: dict[str, Callable[[Case], None]] = {

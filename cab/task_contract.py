@@ -75,9 +75,12 @@ class Slots:
         layers: int = 1,
         max_length: int = 4096,
         embed_dim: int | None = None,
+        value_dim: int = 0,
     ) -> Attention:
-        """The module for one slot."""
-        spec = AttentionSpec(pattern, heads, head_dim, layer_index, layers, max_length, embed_dim)
+        """The module for one slot; the arguments are those of `AttentionSpec`."""
+        spec = AttentionSpec(
+            pattern, heads, head_dim, layer_index, layers, max_length, embed_dim, value_dim
+        )
         self._built += 1
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(hash((self._seed, self._built)) & 0x7FFFFFFF)

@@ -1,0 +1,1 @@
+"""Each mechanism beside the straightforward form of its formula, and how its cost grows."""
