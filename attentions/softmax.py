@@ -57,17 +57,23 @@ class SoftmaxAttention(KeyValueCache):
         self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
     ) -> Tensor:
         """See `cab.Attention.forward`."""
+        return self.fused(q, k, v, context, q.shape[-1] ** -0.5)
+
+    def fused(
+        self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None, scale: float
+    ) -> Tensor:
+        """Forward with a factor of q·k, by the kernels that torch may use where it is called."""
         causal = self.pattern is Pattern.CAUSAL_SELF
         unmasked = context is None or context.key_mask is None
         # SDPA's own causal flag is top-left aligned, so it serves only where Lq == Lk.
         if causal and unmasked and q.shape[-2] == k.shape[-2]:
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
         mask = visible(self.pattern, q.shape[-2], k.shape[-2], context, q.device)
         if mask is None:
-            return F.scaled_dot_product_attention(q, k, v)
+            return F.scaled_dot_product_attention(q, k, v, scale=scale)
         sees = mask.any(-1, keepdim=True)
         # A row without keys would be NaN in some backends: let it see all, then zero it.
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask | ~sees)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask | ~sees, scale=scale)
         return out.masked_fill(~sees, 0.0)
 
     def reference(
