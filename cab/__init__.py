@@ -78,7 +78,13 @@ __all__ = [
 
 
 def attention(
-    name: str, *, pattern: str | Pattern, heads: int, head_dim: int, **options: OptionValue
+    name: str,
+    *,
+    pattern: str | Pattern,
+    heads: int,
+    head_dim: int,
+    preset: str = "",
+    **options: OptionValue,
 ) -> Attention:
     """Build an attention module by id, ``file.py:Class`` or ``module:Class``.
 
@@ -87,6 +93,7 @@ def attention(
         pattern: name of the pattern (``causal-self``) or CAB's abbreviation (``CS``).
         heads: number of heads H.
         head_dim: width of a head D.
+        preset: name of settings that the entry declares (``cab``); ``options`` go on top.
         options: the entry's own options; see ``cab show NAME``. ``max_length``, ``embed_dim``,
             ``value_dim``, ``layer_index`` and ``layers`` go to the `AttentionSpec`.
 
@@ -96,6 +103,7 @@ def attention(
     from cab.attention_contract import AttentionSpec, build_attention
     from cab.patterns import Pattern
     from cab.registries import ATTENTIONS
+    from cab.request import preset_options
 
     place: dict[str, Any] = {
         key: options.pop(key)
@@ -103,7 +111,9 @@ def attention(
         if key in options
     }
     spec = AttentionSpec(Pattern.parse(pattern), heads, head_dim, **place)
-    return build_attention(ATTENTIONS.load(ATTENTIONS.resolve(name)), spec, options)
+    entry = ATTENTIONS.resolve(name)
+    named = preset_options(entry.info, preset) if preset else {}
+    return build_attention(ATTENTIONS.load(entry), spec, named | options)
 
 
 def attentions() -> list[AttentionInfo]:

@@ -286,7 +286,6 @@ def check_options(case: Case) -> None:
     """The options of the info record are the constructor's keyword arguments, same defaults, and
     its presets set only options that it has.
     """
-
     parameters = list(inspect.signature(case.cls.__init__).parameters.values())[2:]
     stated = case.cls.info.defaults()
     actual = {p.name: p.default for p in parameters}

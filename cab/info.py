@@ -85,8 +85,7 @@ class AttentionInfo:
     kind: Kind = Kind.ATTENTION
     options: tuple[Option, ...] = ()
     presets: Mapping[str, Mapping[str, OptionValue]] = field(default_factory=dict)
-    """Settings that have a name: ``cab`` are those that CAB measured with, where they differ from
-    the defaults."""
+    """Settings that have a name: ``cab`` are those that CAB measured with."""
     absent: Mapping[Pattern, str] = field(default_factory=dict)
 
     def grade(self, pattern: Pattern) -> Grade | None:

@@ -28,6 +28,18 @@ def resolve_options(
     return resolved
 
 
+def preset_options(info: AttentionInfo, name: str) -> dict[str, OptionValue]:
+    """What a preset of the entry sets; options that it does not name keep their defaults.
+
+    Raises:
+        OptionError: the entry has no such preset.
+    """
+    if name not in info.presets:
+        has = f"it has {', '.join(info.presets)}" if info.presets else "it has none"
+        raise OptionError(f"attention {info.id!r} has no preset {name!r}; {has}")
+    return dict(info.presets[name])
+
+
 def _check_range(info: AttentionInfo, option: Option, value: OptionValue) -> None:
     which = f"option {option.name!r} of attention {info.id!r}"
     if option.choices and value not in option.choices:

@@ -13,7 +13,7 @@ from cab.info import AttentionInfo, OptionValue, Scale, TaskInfo
 from cab.patterns import Pattern
 from cab.registries import ATTENTIONS, TASKS
 from cab.registry import Entry
-from cab.request import require_pattern, resolve_options
+from cab.request import preset_options, require_pattern, resolve_options
 
 MEASURES = ("quality", "latency", "memory")
 BASELINE = "softmax"
@@ -36,6 +36,8 @@ class Request:
     device: str = "cpu"
     measures: Sequence[str] = MEASURES
     options: Mapping[str, str] = field(default_factory=dict)
+    preset: str = ""
+    """Name of settings that the candidates declare, under ``options``; empty: their defaults"""
     data_dir: Path | None = None
 
 
@@ -67,12 +69,11 @@ def make_plan(request: Request, machine: str) -> Plan:
     patterns = _patterns(request.patterns)
     entries = _entries(request.attentions)
     tasks = [TASKS.resolve(name) for name in request.tasks] or list(TASKS.entries().values())
-    options = _options(entries, request.options)
+    options, notes = _options(entries, request)
     if request.data_dir is not None and not any(task.info.data_dir for task in tasks):
         names = ", ".join(task.id for task in tasks)
         raise UsageError(f"--data-dir is of no use here: {names} reads no original data")
 
-    notes: list[str] = []
     wanted: list[tuple[Pattern, Entry[AttentionInfo]]] = []
     for entry in entries:
         supported = [p for p in patterns if entry.info.grade(p) is not None]
@@ -234,15 +235,26 @@ def _entries(names: Sequence[str]) -> list[Entry[AttentionInfo]]:
 
 
 def _options(
-    entries: Sequence[Entry[AttentionInfo]], given: Mapping[str, str]
-) -> dict[str, dict[str, OptionValue]]:
-    """Options of each candidate: a given one goes to every candidate that has it."""
+    entries: Sequence[Entry[AttentionInfo]], request: Request
+) -> tuple[dict[str, dict[str, OptionValue]], list[str]]:
+    """Options of each candidate, and what there is to say of them.
+
+    A given option goes to every candidate that has it; a preset must be had by every candidate that
+    was asked for by name.
+    """
+    given, preset = request.options, request.preset
     for name, value in given.items():
         if not any(name in entry.info.defaults() for entry in entries):
             resolve_options(entries[0].info, {name: value})
-    return {
-        entry.id: resolve_options(
-            entry.info, {k: v for k, v in given.items() if k in entry.info.defaults()}
-        )
-        for entry in entries
-    }
+    lacking = [entry for entry in entries if preset and preset not in entry.info.presets]
+    if lacking and ("all" not in request.attentions or len(lacking) == len(entries)):
+        preset_options(lacking[0].info, preset)
+    options = {}
+    for entry in entries:
+        chosen: dict[str, OptionValue] = {}
+        if preset and entry not in lacking:
+            chosen |= preset_options(entry.info, preset)
+        chosen |= {k: v for k, v in given.items() if k in entry.info.defaults()}
+        options[entry.id] = resolve_options(entry.info, chosen)
+    notes = [f"{entry.id} has no preset {preset}: its defaults" for entry in lacking]
+    return options, notes

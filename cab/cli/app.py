@@ -39,6 +39,10 @@ Patterns = Annotated[
     list[str],
     typer.Option("--pattern", "-p", help="Pattern: causal-cross (or CC), ..., or all."),
 ]
+Preset = Annotated[
+    str,
+    typer.Option(help="Named settings of the attention, such as cab; --option goes on top."),
+]
 Out = Annotated[Path, typer.Option("--out", help="Results folder (Parquet).")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
 
@@ -73,6 +77,7 @@ def run(
         list[str] | None,
         typer.Option("--option", "-o", help="name=value, an option of the attention."),
     ] = None,
+    preset: Preset = "",
     data_dir: Annotated[
         Path | None,
         typer.Option(help="Folder with a task's original data; default: the embedded data."),
@@ -102,6 +107,7 @@ def run(
             device=device,
             measures=[word.strip() for word in measure.split(",") if word.strip()],
             options=option or [],
+            preset=preset,
             data_dir=data_dir,
             out=out,
             workers=workers,
@@ -114,11 +120,19 @@ def run(
 
 
 @list_app.command("attentions")
-def list_attentions() -> None:
+def list_attentions(
+    patterns: Annotated[
+        bool,
+        typer.Option("--patterns", help="The support matrix: grades in words, and why not."),
+    ] = False,
+) -> None:
     """Attentions, with a grade for every pattern they support."""
-    from cab.cli.listing import print_attentions
+    from cab.cli.listing import print_attentions, print_support
 
-    print_attentions()
+    if patterns:
+        print_support()
+    else:
+        print_attentions()
 
 
 @list_app.command("tasks")
@@ -153,11 +167,12 @@ def check(
         list[str] | None,
         typer.Option("--option", "-o", help="name=value, an option of the attention."),
     ] = None,
+    preset: Preset = "",
 ) -> None:
     """Hold an attention to the contract on every pattern that it claims."""
     from cab.cli.check import check_command
 
-    raise typer.Exit(check_command(attn, pattern, option or []))
+    raise typer.Exit(check_command(attn, pattern, option or [], preset))
 
 
 @app.command()

@@ -6,13 +6,14 @@ from cab.cli.console import console
 from cab.cli.options import parse_options
 from cab.patterns import Pattern
 from cab.registries import ATTENTIONS
-from cab.request import require_pattern, resolve_options
+from cab.request import preset_options, require_pattern, resolve_options
 
 
-def check_command(name: str, patterns: list[str], options: list[str]) -> int:
+def check_command(name: str, patterns: list[str], options: list[str], preset: str) -> int:
     """Run every check on the claimed patterns; exit code 1 where one fails."""
     entry = ATTENTIONS.resolve(name)
-    resolved = resolve_options(entry.info, dict(parse_options(options)))
+    named = preset_options(entry.info, preset) if preset else {}
+    resolved = resolve_options(entry.info, named | parse_options(options))
     if "all" in patterns:
         chosen = [p for p in Pattern if entry.info.grade(p)]
     else:

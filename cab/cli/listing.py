@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rich.markup import escape
+
 from cab.cli.console import console, table
 from cab.patterns import Pattern
 from cab.registries import ATTENTIONS, TASKS
@@ -18,6 +20,23 @@ def print_attentions() -> None:
     console.print(shown)
     _print_broken(ATTENTIONS.broken())
     console.print("\n[dim]F faithful, E extension, A adapted, - none; more: cab show ID[/dim]")
+
+
+def print_support() -> None:
+    """The support matrix: for every attention and pattern a grade in words; then why not."""
+    shown = table("id", *Pattern)
+    reasons: dict[tuple[str, str], list[Pattern]] = {}
+    for info in ATTENTIONS.infos():
+        shown.add_row(info.id, *(info.grade(p) or "-" for p in Pattern))
+        for pattern in Pattern:
+            if info.grade(pattern) is None:
+                why = info.absent.get(pattern, "no reason is given")
+                reasons.setdefault((info.id, why), []).append(pattern)
+    console.print(shown)
+    _print_broken(ATTENTIONS.broken())
+    console.print()
+    for (name, why), patterns in reasons.items():
+        console.print(f"[bold]{name}[/bold], no {', '.join(patterns)}: {escape(why)}")
 
 
 def print_tasks() -> None:

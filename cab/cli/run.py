@@ -30,6 +30,7 @@ def run_command(
     device: str,
     measures: list[str],
     options: list[str],
+    preset: str,
     data_dir: Path | None,
     out: Path,
     workers: int | None,
@@ -65,6 +66,7 @@ def run_command(
         device=device,
         measures=measures,
         options=given,
+        preset=preset,
         data_dir=data_dir,
     )
     plan = make_plan(request, machine=f"{device_name(device)}, {available_cores()} cores")

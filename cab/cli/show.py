@@ -48,6 +48,9 @@ def _show_attention(info: AttentionInfo) -> None:
         for option in info.options:
             options.add_row(option.name, str(option.default), escape(option.help))
         console.print(options)
+    for name, values in info.presets.items():
+        words = ", ".join(f"{option}={value}" for option, value in values.items())
+        console.print(f"\n[bold]--preset {escape(name)}[/bold]: {escape(words)}")
 
 
 def _show_task(info: TaskInfo) -> None:

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from cab.info import Grade
+from cab.patterns import Pattern
 from cab.registries import ATTENTIONS, TASKS
 
 HEAVY = ("torch", "pandas", "numpy", "pyarrow", "streamlit", "scipy")
@@ -87,3 +89,31 @@ def test_doctor_reports(cab_in):
 
 def test_version(cab_in):
     assert cab_in("--version").stdout.startswith("cab 0.")
+
+
+CAB_SUPPORT = {
+    "softmax": "NS CS NC CC",
+    "local": "NS CS",
+    "abc": "NS CS NC CC",
+    "nystromformer": "NS",
+    "performer": "NS NC CC",
+    "lara": "NS",
+    "cosformer": "NS NC",
+    "prob-sparse": "NS",
+    "s4d": "NS CS",
+    "long-short": "NS CS",
+    "flash": "NS CS",
+}
+"""The library's own table (CAB, efficient-attention/README.md)."""
+
+
+def test_the_support_matrix_holds_all_of_cabs(cab_in):
+    listed = cab_in("list", "attentions", "--patterns").stdout
+    rows = {line.split()[0]: line.split()[1:] for line in listed.splitlines() if line[:1].isalpha()}
+    for name, patterns in CAB_SUPPORT.items():
+        grades = dict(zip(Pattern, rows[name], strict=False))
+        assert all(grades[Pattern.parse(p)] in set(Grade) for p in patterns.split()), name
+
+
+def test_every_absent_pattern_has_a_reason(cab_in):
+    assert "no reason is given" not in cab_in("list", "attentions", "--patterns").stdout

@@ -77,3 +77,21 @@ def test_a_tasks_own_folder_is_preferred(tmp_path):
     assert data_dir_of(info, tmp_path) == tmp_path / "forecasting"
     assert data_dir_of(info, None) is None
     assert data_dir_of(TASKS.resolve("test-time-regression").info, tmp_path) is None
+
+
+def test_a_preset_sets_options_and_given_options_go_on_top():
+    options = {c.attention: c.options for c in plan(attentions=["performer"], preset="cab").cells}
+    assert options["performer"]["features"] == 16
+    assert options["softmax"] == {}
+    cells = plan(attentions=["performer"], preset="cab", options={"features": "8"}).cells
+    assert {c.attention: c.options for c in cells}["performer"]["features"] == 8
+
+
+def test_a_preset_must_exist_where_the_attention_is_named():
+    with pytest.raises(UsageError, match="'lla' has no preset 'cab'"):
+        plan(attentions=["performer", "lla"], preset="cab")
+    with pytest.raises(UsageError, match="no preset 'cap'"):
+        plan(attentions=["all"], preset="cap")
+    notes = plan(attentions=["all"], preset="cab").notes
+    assert "lla has no preset cab: its defaults" in notes
+    assert not any("performer has no preset" in note for note in notes)
