@@ -6,10 +6,10 @@ BASE := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow check format docs dashboard bench bench-lla bench-lla-gpu clean
+.PHONY: help run test test-slow check format docs dashboard bench bench-attentions bench-lla bench-lla-gpu clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BASE): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -46,7 +46,11 @@ dashboard: $(BASE) ## browse the leaderboard
 	$(BIN)/cab dashboard
 
 bench: $(DEV) ## time the attentions (pytest-benchmark)
-	$(BIN)/python -m pytest benchmarks --ignore=benchmarks/lla --benchmark-only
+	$(BIN)/python -m pytest benchmarks/*.py --benchmark-only
+
+bench-attentions: $(DEV) ## time attentions beside their straightforward forms, and how cost grows
+	$(BIN)/python -m pytest benchmarks/attentions --benchmark-only \
+		--benchmark-group-by=func,group --benchmark-columns=median,iqr,rounds
 
 bench-lla: $(DEV) ## time lla beside its plain forms and softmax (about six minutes on 2 cores)
 	$(BIN)/python -m pytest benchmarks/lla --benchmark-only \

@@ -1,13 +1,10 @@
 """Prints the comparisons at the end of the session."""
 
-import gc
-
 import pytest
-from rich.console import Console
 
 from benchmarks.lla.collected import Collected
-from benchmarks.lla.memory import FreshProcesses
 from benchmarks.lla.report import tables
+from benchmarks.printing import print_tables
 
 _COLLECTED = pytest.StashKey[Collected]()
 
@@ -17,24 +14,5 @@ def collected(request):
     return request.config.stash.setdefault(_COLLECTED, Collected())
 
 
-@pytest.fixture(scope="session")
-def fresh_processes():
-    with FreshProcesses() as processes:
-        yield processes
-
-
-@pytest.fixture(autouse=True)
-def no_garbage_collection():
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
 def pytest_terminal_summary(terminalreporter, config):
-    console = Console(width=140, no_color=True, highlight=False)
-    for table in tables(config.stash.get(_COLLECTED, Collected())):
-        with console.capture() as captured:
-            console.print(table)
-        terminalreporter.write_line("")
-        terminalreporter.write(captured.get())
+    print_tables(terminalreporter, tables(config.stash.get(_COLLECTED, Collected())))

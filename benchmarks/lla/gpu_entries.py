@@ -15,7 +15,7 @@ from attentions.exact import exact_softmax, exact_softmax_attention
 from attentions.lla.attention import LocalLinearAttention
 from attentions.lla.probe import local_probe
 from attentions.lla.reference import local_linear_closed_form
-from benchmarks.lla.timing import Call
+from benchmarks.timing import Call
 
 PHASES = ("forward", "forward_backward", "decode")
 

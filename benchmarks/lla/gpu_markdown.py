@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from benchmarks.lla.gpu_entries import SDPA, TRITON
 from benchmarks.lla.gpu_rows import Result
-from benchmarks.lla.memory import growth_exponent
-from benchmarks.lla.timing import spread
+from benchmarks.memory import growth_exponent
+from benchmarks.timing import spread
 from cab.schema import Status
 
 _HEAD = ("D", "L", "mechanism", "ms [quartiles]", "/ SDPA", f"/ {TRITON}", "peak MiB")

@@ -26,7 +26,7 @@ from benchmarks.lla.gpu_entries import (
 from benchmarks.lla.gpu_rows import Result
 from benchmarks.lla.gpu_tuning import keep_tuning
 from benchmarks.lla.iterations import kernel_iterations
-from benchmarks.lla.timing import (
+from benchmarks.timing import (
     Call,
     Prepare,
     Race,

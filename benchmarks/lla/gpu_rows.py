@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from benchmarks.lla.gpu_entries import Entry
-from benchmarks.lla.timing import spread
+from benchmarks.timing import spread
 from cab import Pattern
 from cab.cell import Cell
 from cab.code_hash import code_hash

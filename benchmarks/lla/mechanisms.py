@@ -10,7 +10,7 @@ from torch import Tensor
 
 import cab
 from benchmarks.lla import baselines
-from benchmarks.lla.timing import Call
+from benchmarks.timing import Call
 
 HEADS, DIM = 4, 32
 PHASES = ("forward", "forward_backward")

@@ -9,8 +9,9 @@ from rich.table import Table
 
 from benchmarks.lla.collected import Collected, Point
 from benchmarks.lla.mechanisms import DIFFERENCES, DIM, EINSUM, HEADS, MECHANISMS, OURS
-from benchmarks.lla.memory import growth_exponent
-from benchmarks.lla.timing import Spread, paired, spread
+from benchmarks.memory import growth_exponent
+from benchmarks.printing import median_and_quartiles, plain_table
+from benchmarks.timing import paired, spread
 
 TARGET_LENGTH = 4096
 
@@ -84,16 +85,9 @@ def _larger(point: Point | None, name: str) -> float | None:
     return point.peaks[name] / point.peaks[OURS]
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
-    return table
-
-
 def _phase_table(points: list[Point], phase: str) -> Table:
     title = f"{phase}, causal, H={HEADS}, D={DIM}, float32; medians, ratios by round [quartiles]"
-    table = _table(
+    table = plain_table(
         title, "L", "mechanism", "rounds", "time s", "time / ours", "time / GEMM-ideal",
         "peak MiB", "peak / ours",
     )  # fmt: skip
@@ -101,7 +95,7 @@ def _phase_table(points: list[Point], phase: str) -> Table:
         for name, mechanism in MECHANISMS.items():
             table.add_row(str(point.length), mechanism.title, *_cells(point, name))
         rate = spread([r * 1e-9 for r in point.gemm_rates])
-        table.add_row("", "GFLOP/s of a matrix product", "", "", _ratio(rate))
+        table.add_row("", "GFLOP/s of a matrix product", "", "", median_and_quartiles(rate))
         others = "" if point.others_cores is None else f"{point.others_cores:.2f}"
         table.add_row("", "cores that others kept busy", "", "", others, end_section=True)
     return table
@@ -116,15 +110,15 @@ def _cells(point: Point, name: str) -> list[str]:
     return [
         str(len(seconds)),
         f"{spread(seconds).median:.3g}",
-        _ratio(spread(paired(seconds, ours))),
-        _ratio(spread(ideal)) if name == OURS and point.phase == "forward" else "",
+        median_and_quartiles(spread(paired(seconds, ours))),
+        median_and_quartiles(spread(ideal)) if name == OURS and point.phase == "forward" else "",
         f"{peak / 2**20:.1f}",
         f"{peak / max(1, point.peaks[OURS]):.2f}",
     ]
 
 
 def _target_table(rows: list[Target]) -> Table:
-    table = _table("targets, as measured in this run", "target", "aim", "measured", "", "at")
+    table = plain_table("targets, as measured in this run", "target", "aim", "measured", "", "at")
     for row in rows:
         aim = f"{'<=' if row.upper else '>='} {row.aim:g}"
         measured = "" if row.measured is None else f"{row.measured:.2f}"
@@ -133,7 +127,7 @@ def _target_table(rows: list[Target]) -> Table:
 
 
 def _crossover_table(collected: Collected) -> Table:
-    table = _table(
+    table = plain_table(
         "solvers of the torch path, forward, causal, L=2048, H=1, randn",
         "D", "ridge", "cholesky s", "cg s", "cg / cholesky", "products with C", "residual",
     )  # fmt: skip
@@ -141,14 +135,14 @@ def _crossover_table(collected: Collected) -> Table:
         exact, iterative = c.seconds["cholesky"], c.seconds["cg"]
         table.add_row(
             str(c.dim), f"{c.ridge:g}", f"{spread(exact).median:.3g}",
-            f"{spread(iterative).median:.3g}", _ratio(spread(paired(iterative, exact))),
-            f"{c.products:.1f}", f"{c.residual:.1e}",
+            f"{spread(iterative).median:.3g}",
+            median_and_quartiles(spread(paired(iterative, exact))), f"{c.products:.1f}", f"{c.residual:.1e}",
         )  # fmt: skip
     return table
 
 
 def _decode_table(collected: Collected) -> Table:
-    table = _table(
+    table = plain_table(
         "one decode step, H=4, ridge 1", "D", "L", "one pass ms", "parallel form ms",
         "parallel / one pass",
     )  # fmt: skip
@@ -156,14 +150,10 @@ def _decode_table(collected: Collected) -> Table:
         one_pass, parallel = d.seconds.values()
         table.add_row(
             str(d.dim), str(d.length), _milliseconds(one_pass), _milliseconds(parallel),
-            _ratio(spread(paired(parallel, one_pass))),
+            median_and_quartiles(spread(paired(parallel, one_pass))),
         )  # fmt: skip
     return table
 
 
 def _milliseconds(seconds: list[float]) -> str:
     return f"{1e3 * spread(seconds).median:.3g}"
-
-
-def _ratio(values: Spread) -> str:
-    return f"{values.median:.3g} [{values.low:.3g}, {values.high:.3g}]"

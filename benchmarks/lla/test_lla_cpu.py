@@ -5,10 +5,11 @@ import torch
 
 from benchmarks.lla.collected import Point
 from benchmarks.lla.mechanisms import EINSUM, MECHANISMS, OURS, PHASES, covariance_flops, prepare
-from benchmarks.lla.memory import fits
-from benchmarks.lla.neighbours import Neighbours
+from benchmarks.lla.memory import peak_bytes
 from benchmarks.lla.report import TARGET_LENGTH
-from benchmarks.lla.timing import Race, cpu_seconds, gemm, paired, planned_rounds, spread
+from benchmarks.memory import fits
+from benchmarks.neighbours import Neighbours
+from benchmarks.timing import Race, cpu_seconds, gemm, paired, planned_rounds, spread
 
 LENGTHS = (1024, 2048, 4096, 8192)
 WARM_LENGTH = 1024
@@ -57,7 +58,10 @@ def test_against_plain_forms(benchmark, collected, fresh_processes, phase, lengt
     point.gemm_rates = [flops / seconds for seconds in race.seconds.pop(GEMM)]
     point.ideal_seconds = [covariance_flops(length) / rate for rate in point.gemm_rates]
     point.seconds = race.seconds
-    point.peaks = {name: fresh_processes.peak_bytes(name, length, phase) for name in built}
+    threads = torch.get_num_threads()
+    point.peaks = {
+        name: fresh_processes.run(peak_bytes, name, length, phase, threads) for name in built
+    }
     collected.points.append(point)
     benchmark.extra_info |= summary(point)
 

@@ -7,7 +7,7 @@ from attentions.lla.residual import ResidualMonitor
 from attentions.lla.solvers import Budget, local_linear_attention
 from benchmarks.lla.collected import Crossover
 from benchmarks.lla.iterations import counted_products
-from benchmarks.lla.timing import Race, cpu_seconds, paired, planned_rounds, spread
+from benchmarks.timing import Race, cpu_seconds, paired, planned_rounds, spread
 
 HEADS, LENGTH = 1, 2048
 BUDGET = Budget(iterations=64, tolerance=1e-5)

@@ -7,7 +7,7 @@ from attentions.lla.decoding import decode_local_linear
 from attentions.lla.residual import ResidualMonitor
 from attentions.lla.solvers import Budget, choose_solver, local_linear_attention
 from benchmarks.lla.collected import Decoding
-from benchmarks.lla.timing import Race, cpu_seconds, paired, planned_rounds, spread
+from benchmarks.timing import Race, cpu_seconds, paired, planned_rounds, spread
 
 HEADS = 4
 BUDGET = Budget(iterations=64, tolerance=1e-5)

@@ -12,9 +12,9 @@ from attentions.exact import exact_softmax_attention
 from attentions.lla.reference import local_linear_regression
 from benchmarks.lla import baselines
 from benchmarks.lla.mechanisms import MECHANISMS, OURS, PHASES, prepare
-from benchmarks.lla.memory import growth_exponent
-from benchmarks.lla.neighbours import Neighbours
-from benchmarks.lla.timing import Race, paired, spread
+from benchmarks.memory import growth_exponent
+from benchmarks.neighbours import Neighbours
+from benchmarks.timing import Race, paired, spread
 
 LENGTH, DIM = 23, 5
 

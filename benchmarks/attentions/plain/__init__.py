@@ -1,1 +1,1 @@
-"""Straightforward transcriptions of the published formulas, as a reader of the paper would write them."""
+"""Straightforward transcriptions of the published formulas, as a reader of a paper writes them."""
