@@ -173,6 +173,12 @@ def test_c9_s4d_is_causal_by_default_and_blind_to_padding_keys_and_values(librar
     assert torch.equal(s4d(x, noise, noise, batch_first=True)[0], run(s4d, x))
     assert torch.equal(run(s4d, x, key_padding_mask=padding(5)), run(s4d, x))
 
+    def parameters(cls):
+        return sum(p.numel() for p in cls(64, num_heads=8).parameters())
+
+    layer = 12 * 64**2
+    assert parameters(library.S4D) - parameters(library.MultiheadAttention) > 0.3 * layer
+
 
 def test_c10_cosformer_ignores_padding(library):
     cosformer = library.CosformerAttention(embed_dim=EMBED, num_heads=HEADS).eval()
