@@ -186,7 +186,8 @@ class Attention(nn.Module):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Optimiser groups for parameters with special treatment (``{"params": [...],
-        "weight_decay": 0.0}``); parameters in no group get the recipe's settings.
+        "weight_decay": 0.0}``); parameters in no group get the recipe's settings. The learning rate
+        is the recipe's at every step, and never above a group's ``"max_lr"``.
         """
         return []
 

@@ -123,7 +123,7 @@ def train(
     model.train()
     for step in range(1, recipe.steps + 1):
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(recipe, step)
+            group["lr"] = min(learning_rate(recipe, step), group.get("max_lr", math.inf))
         batch = _to_device(task.training_batch(draws), device)
         # A candidate that draws random numbers must not shift the dropout masks of later steps.
         torch.manual_seed(seed * 1_000_003 + step)

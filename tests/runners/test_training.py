@@ -80,6 +80,29 @@ def test_special_parameter_groups_are_not_decayed():
     assert len(decays) == sum(1 for _ in model.parameters())
 
 
+def test_a_group_caps_the_learning_rate(monkeypatch):
+    class Capped(nn.Linear):
+        def parameter_groups(self):
+            return [{"params": [self.weight], "max_lr": 1e-3}]
+
+        def auxiliary_loss(self):
+            return None
+
+    task, model, seen = Falling(), Capped(1, 1), []
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(
+        torch.optim.AdamW,
+        "step",
+        lambda self: (
+            seen.append({len(g["params"][0].shape): g["lr"] for g in self.param_groups})
+            or step(self)
+        ),
+    )
+    train(task, model, [model], 0, lambda **event: None)
+    assert max(rates[2] for rates in seen) == 1e-3
+    assert max(rates[1] for rates in seen) > 5e-3
+
+
 class Falling:
     """A task whose validation score is best after its second evaluation."""
 
