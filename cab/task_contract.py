@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cab.attention_contract import Attention, AttentionSpec, build_attention
-from cab.errors import UsageError
+from cab.errors import DataError, UsageError
 from cab.info import OptionValue, Scale, TaskInfo
 from cab.patterns import Pattern
 
@@ -128,6 +128,18 @@ class Task(ABC):
         self.pattern = pattern
         self.scale = scale
         self.data_dir = data_dir
+
+    @classmethod
+    def data_problems(cls, data_dir: Path) -> list[str]:
+        """Everything in which a folder is not the task's original data; empty: nothing.
+
+        This one stops at the first problem that loading meets.
+        """
+        try:
+            cls(cls.info.patterns[0], cls.info.scales[-1], data_dir)
+        except DataError as error:
+            return [str(error)]
+        return []
 
     @property
     def backbone(self) -> str:
