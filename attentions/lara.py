@@ -14,7 +14,7 @@ drops out, so r_i is an affine map of q_i into m numbers, and both sums are soft
 The weighting a_ic of the proposals is an option:
 
 * ``query``, CAB's: a_ic = exp(mu_c·q_i / sqrt(D)), a proposal that suits the query counts more;
-* ``optimal``, the paper's and its repository's: the balance heuristic, corrected towards the
+* ``optimal``, the default of the authors' repository: the balance heuristic, corrected towards the
   proposals whose queries resemble this one,
   a_ic = max(1e-8, b_c + t_ic - mean_c t_ic), b_c = exp(l(mu_c, w_c)) / sum_d exp(l(mu_d, w_c)),
   t_i = softmax_c(q~_c·q_i / sqrt(D)).
@@ -85,11 +85,12 @@ def log_kernel(x: Tensor, w: Tensor) -> Tensor:
             Option(
                 "weighting",
                 "query",
-                "of the proposals: by their likeness to the query, or the optimal one of the paper",
+                "of the proposals: by their likeness to the query, or the authors' optimal one",
                 choices=("query", "optimal"),
             ),
             Option("antithetic", False, "in training, add and subtract the noise: 2 m samples"),
         ),
+        presets={"cab": {"landmarks": 16, "weighting": "query", "antithetic": False}},
     )
 )
 class LinearRandomizedAttention(Attention):

@@ -101,6 +101,7 @@ def iterative_pinv(a: Tensor, iterations: int) -> Tensor:
                 least=0,
             ),
         ),
+        presets={"cab": {"landmarks": 16, "iterations": 6, "conv": 0}},
     )
 )
 class NystromAttention(Attention):

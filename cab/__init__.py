@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cab.version import SUITE_VERSION
 
 if TYPE_CHECKING:
+    from cab.artifact import Artifact
     from cab.attention_contract import (
         Attention,
         AttentionContext,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __version__ = SUITE_VERSION
 
 _HOMES = {
+    "Artifact": "cab.artifact",
     "Attention": "cab.attention_contract",
     "AttentionContext": "cab.attention_contract",
     "AttentionInfo": "cab.info",
@@ -51,6 +53,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Artifact",
     "Attention",
     "AttentionContext",
     "AttentionInfo",

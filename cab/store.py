@@ -8,6 +8,7 @@ removes once it is old.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import uuid
@@ -17,9 +18,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cab.artifact import Artifact
 from cab.errors import StoreError
 from cab.schema import FINISHED, SCHEMA, Row, table_of
 
+ARTIFACTS = "artifacts"
+"""Folder of the cells' artifacts, below the results folder."""
+_INDEX = "index.json"
 _STALE_SECONDS = 3600.0
 
 
@@ -46,6 +51,45 @@ class ResultStore:
                 "give another one with --out"
             ) from error
         self._sweep()
+
+    def attach(self, cell: str, artifacts: Sequence[Artifact]) -> None:
+        """Keep a cell's artifacts under ``artifacts/<cell>``, in place of earlier ones.
+
+        Raises:
+            StoreError: a file cannot be written.
+        """
+        folder = self.root / ARTIFACTS / cell
+        index = [{"file": a.file, "caption": a.caption} for a in artifacts]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for artifact in artifacts:
+                _write(folder / artifact.file, artifact.content)
+            # Last: a reader takes what the index names, so it never sees half of a set.
+            _write(folder / _INDEX, json.dumps(index, indent=1, ensure_ascii=False).encode())
+        except OSError as error:
+            raise StoreError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+    def artifacts(self, cell: str) -> list[Artifact]:
+        """What a cell has made; empty where it has made nothing.
+
+        Raises:
+            StoreError: files are missing or not what the index says.
+        """
+        folder = self.root / ARTIFACTS / cell
+        if not (folder / _INDEX).exists():
+            return []
+        try:
+            index = json.loads((folder / _INDEX).read_bytes())
+            found = []
+            for entry in index:
+                name, _, suffix = entry["file"].partition(".")
+                content = (folder / f"{name}.{suffix}").read_bytes()
+                found.append(Artifact(name, suffix, entry["caption"], content))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"the artifacts in {folder} are damaged ({error}); remove that folder"
+            ) from error
+        return found
 
     def append(self, rows: Sequence[Row]) -> Path:
         """Add rows as one new file; on return they are on the disk.
@@ -128,6 +172,12 @@ class ResultStore:
                     path.unlink()
             except FileNotFoundError:  # another process was first
                 continue
+
+
+def _write(target: Path, content: bytes) -> None:
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    temporary.write_bytes(content)
+    temporary.rename(target)
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from cab.artifact import Artifact
 from cab.attention_contract import Attention, AttentionSpec, build_attention
 from cab.errors import DataError, UsageError
 from cab.info import OptionValue, Scale, TaskInfo
@@ -182,6 +183,13 @@ class Task(ABC):
 
         ``seed`` matters only where evaluation draws data (generated problems).
         """
+
+    def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
+        """A few small samples of what the trained model makes of test data, to be looked at.
+
+        The caller has set eval mode and no_grad. They are made for the first seed of a run.
+        """
+        return []
 
     def length(self) -> tuple[int, int]:
         """Longest (queries, keys) that the candidate's slots see."""

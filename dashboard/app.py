@@ -8,7 +8,7 @@ from __future__ import annotations
 import streamlit as st
 
 from cab.errors import StoreError
-from dashboard import cost, entries, provenance, quality, training
+from dashboard import cost, entries, provenance, quality, samples, training
 from dashboard.data import Snapshot, read_snapshot, results_folder
 from dashboard.filters import choose
 from dashboard.wording import plain, run_command
@@ -17,6 +17,7 @@ SECTIONS = {
     "Quality": quality.show,
     "Cost": cost.show,
     "Training": training.show,
+    "Samples": samples.show,
     "Entries": entries.show,
 }
 

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from cab import Attention, Batch, Pattern, Recipe, Scale, Slots, Task
+from cab.artifact import Artifact
 from cab.cell import Cell
 from cab.registries import ATTENTIONS, TASKS
 from cab.schema import Row
@@ -100,7 +101,7 @@ def run_quality(cell: Cell, report: Report) -> None:
                 samples=trained.losses,
             )
         )
-    report(done=1.0, rows=rows)
+    report(done=1.0, rows=rows, artifacts=_artifacts(task, model, cell.seed))
 
 
 def train(
@@ -186,6 +187,17 @@ def _evaluate(task: Task, model: nn.Module, split: Any, seed: int) -> dict[str, 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return task.evaluate(model, split, seed)
+
+
+@torch.no_grad()
+def _artifacts(task: Task, model: nn.Module, seed: int) -> list[Artifact]:
+    """Samples of the first seed; the other seeds' would show the same."""
+    if seed:
+        return []
+    model.eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return task.artifacts(model, seed)
 
 
 def _score_rows(task: Task, template: Row, scores: dict[str, float], split: str) -> list[Row]:

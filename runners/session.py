@@ -46,6 +46,8 @@ def run_cells(
 
     def handle(event: Event) -> None:
         if isinstance(event, Ended):
+            if event.artifacts:
+                store.attach(event.cell.key, event.artifacts)
             store.append([replace(row, run_id=run_id) for row in rows_of(event)])
             result.ended[event.cell.key] = event
         on_event(event)

@@ -2,8 +2,9 @@
 
 The cell comes as one line of JSON on standard input, which then stays open: when it closes, the
 parent is gone and the worker ends at once, so nothing keeps running after a kill. Events go to the
-file descriptor as lines of JSON: ``{"done": 0.4, "loss": 1.2}``, ``{"rows": [...]}`` and last
-``{"status": "ok"}`` or another end with a message. What the cell prints goes to the log.
+file descriptor as lines of JSON: ``{"done": 0.4, "loss": 1.2}``, with ``rows`` and ``artifacts``
+where there are any, and last ``{"status": "ok"}`` or another end with a message. What the cell
+prints goes to the log.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import threading
 import traceback
 from typing import Any
 
+from cab.artifact import Artifact
 from cab.cell import Cell
 from cab.schema import Row, Status
+from runners.artifacts import to_json
 from runners.report import Report
 
 
@@ -29,8 +32,21 @@ def main() -> None:
     def send(event: dict[str, Any]) -> None:
         print(json.dumps(event, default=str), file=events)
 
-    def report(*, done: float, loss: float | None = None, rows: list[Row] | None = None) -> None:
-        send({"done": done, "loss": loss, "rows": [row.as_dict() for row in rows or []]})
+    def report(
+        *,
+        done: float,
+        loss: float | None = None,
+        rows: list[Row] | None = None,
+        artifacts: list[Artifact] | None = None,
+    ) -> None:
+        send(
+            {
+                "done": done,
+                "loss": loss,
+                "rows": [row.as_dict() for row in rows or []],
+                "artifacts": [to_json(artifact) for artifact in artifacts or []],
+            }
+        )
 
     try:
         _run(cell, report)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from cab.artifact import Artifact
 from cab.cell import Cell
 from cab.schema import Row, Status
 
@@ -36,6 +37,7 @@ class Ended:
     message: str
     rows: list[Row] = field(repr=False)
     seconds: float
+    artifacts: list[Artifact] = field(default_factory=list, repr=False)
 
 
 Event = Started | Progressed | Ended

@@ -18,8 +18,10 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import IO, Any
 
+from cab.artifact import Artifact
 from cab.cell import Cell
 from cab.schema import Row, Status
+from runners.artifacts import from_json
 from runners.environment import available_cores
 from runners.executors.events import Ended, Event, Progressed, Started
 
@@ -94,6 +96,7 @@ class _Worker:
     def __init__(self, cell: Cell, threads: int, place: int) -> None:
         self.cell = cell
         self.rows: list[Row] = []
+        self.artifacts: list[Artifact] = []
         self.finished = False
         self._status: Status | None = None
         self._message = ""
@@ -146,6 +149,7 @@ class _Worker:
                 self._message = event.get("message", "")
                 continue
             self.rows += [_row(fields) for fields in event["rows"]]
+            self.artifacts += [from_json(fields) for fields in event["artifacts"]]
             progress.append(Progressed(self.cell, event["done"], event["loss"]))
         return progress
 
@@ -178,7 +182,7 @@ class _Worker:
         if self._process.stdin is not None:
             self._process.stdin.close()
         self._log.close()
-        return Ended(self.cell, self._status, self._message, self.rows, seconds)
+        return Ended(self.cell, self._status, self._message, self.rows, seconds, self.artifacts)
 
     def _log_tail(self) -> str:
         self._log.seek(0)

@@ -56,6 +56,10 @@ class Vocabulary:
         lengths = 1 + sum((points >= first).astype(np.uint8) for first in (0x80, 0x800, 0x10000))
         return EncodedText(torch.from_numpy(table[points]), torch.from_numpy(lengths))
 
+    def decode(self, ids: Tensor) -> str:
+        """Text of (N,) ids; an unknown character is U+FFFD."""
+        return "".join(self.characters[i - 1] if i else "\ufffd" for i in ids.tolist())
+
 
 @dataclass(frozen=True)
 class EncodedText:

@@ -15,8 +15,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cab import Batch, Metric, Pattern, Recipe, Scale, Slots, Task, TaskInfo, register_task
+from cab import (
+    Artifact,
+    Batch,
+    Metric,
+    Pattern,
+    Recipe,
+    Scale,
+    Slots,
+    Task,
+    TaskInfo,
+    register_task,
+)
 from cab.task_contract import Split
+from tasks import pictures
 from tasks.forecasting.data import TIME_FEATURES, SeriesDataset, load_series
 from tasks.forecasting.model import EncoderDecoder, MaskedEncoder
 
@@ -145,6 +157,31 @@ class Forecasting(Task):
             squared += error.square().mean().item() * len(part)
             absolute += error.abs().mean().item() * len(part)
         return {"mse": squared / len(starts), "mae": absolute / len(starts)}
+
+    def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
+        """Forecasts of the first variables in three test windows, in standard deviations."""
+        series = self.data.test
+        windows = series.windows(series.even_starts(HISTORY + HORIZON, 3), HISTORY, HORIZON)
+        device = next(model.parameters()).device
+        predicted = forecast(model, {name: x.to(device) for name, x in windows.items()}).cpu()
+        return [
+            pictures.lines(
+                f"forecast-{i + 1}",
+                f"Window {i + 1} of the test split: what came last, the truth and the forecast.",
+                {
+                    column: {
+                        "history": windows["history"][i, -HORIZON:, j].tolist(),
+                        "truth": windows["target"][i, :, j].tolist(),
+                        "forecast": predicted[i, :, j].tolist(),
+                    }
+                    for j, column in enumerate(self.data.columns[:3])
+                },
+                x="steps ahead",
+                y="sd",
+                start={"history": -HORIZON},
+            )
+            for i in range(len(predicted))
+        ]
 
 
 def forecast(model: nn.Module, batch: Batch) -> Tensor:

@@ -20,8 +20,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cab import Batch, Metric, Pattern, Recipe, Scale, Slots, Task, TaskInfo, register_task
+from cab import (
+    Artifact,
+    Batch,
+    Metric,
+    Pattern,
+    Recipe,
+    Scale,
+    Slots,
+    Task,
+    TaskInfo,
+    register_task,
+)
 from cab.task_contract import Split
+from tasks import pictures
 from tasks.backbones.token_transformer import TokenTransformer
 from tasks.data.text import load_corpus
 
@@ -49,6 +61,7 @@ _RECIPES = {
 _HEADS = 4
 _EXPANSION = 2
 _EVALUATION_BATCH = 64
+_CONTINUATIONS, _DRAWN = 3, 160
 
 
 @register_task(
@@ -146,3 +159,22 @@ class LanguageModeling(Task):
             "bits_per_byte": nats / math.log(2) / int(text.utf8_bytes[predicted].sum()),
             "perplexity": math.exp(nats / predicted.numel()),
         }
+
+    def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
+        """Continuations of test text, one character after the other, drawn from the model."""
+        length, text = self._size.length, self.corpus.test
+        prompt_length = length // 2
+        starts = text.even_starts(length + 1, _CONTINUATIONS)
+        tokens = text.windows(starts, prompt_length).to(next(model.parameters()).device)
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(_DRAWN):
+            # The whole window is fed again at each step, so that any mechanism takes part.
+            odds = model(tokens[:, -length:])[:, -1].float().softmax(-1).cpu()
+            drawn = torch.multinomial(odds, 1, generator=generator)
+            tokens = torch.cat([tokens, drawn.to(tokens.device)], dim=1)
+        decode = self.corpus.vocabulary.decode
+        pieces = (
+            f"{decode(row[:prompt_length])}|{decode(row[prompt_length:])}" for row in tokens.cpu()
+        )
+        caption = f"Test text, and after the bar {_DRAWN} characters drawn from the model."
+        return [pictures.text("continuations", caption, "\n\n---\n\n".join(pieces))]

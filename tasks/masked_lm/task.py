@@ -16,8 +16,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cab import Batch, Metric, Pattern, Recipe, Scale, Slots, Task, TaskInfo, register_task
+from cab import (
+    Artifact,
+    Batch,
+    Metric,
+    Pattern,
+    Recipe,
+    Scale,
+    Slots,
+    Task,
+    TaskInfo,
+    register_task,
+)
 from cab.task_contract import Split
+from tasks import pictures
 from tasks.backbones.multihead import MultiHeadAttention, start_as_copy, start_as_similarity
 from tasks.backbones.token_transformer import TokenTransformer
 from tasks.data.text import load_corpus
@@ -48,6 +60,7 @@ MASKED_SHARE = 0.2
 _HEADS = 4
 _EXPANSION = 2
 _EVALUATION_BATCH = 128
+_SHOWN = 4
 _EVALUATION_SEED = 20_221_014
 """Validation and test masks are the same for every attention, training seed and checkpoint."""
 
@@ -178,3 +191,25 @@ class MaskedLanguageModeling(Task):
             total += self.loss(model, batch).item() * len(part)
         nats = total / len(starts)
         return {"bits_per_masked_character": nats / math.log(2), "perplexity": math.exp(nats)}
+
+    def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
+        """Test windows with their hidden characters, and the likeliest in their places."""
+        text, length = self.corpus.test, self._size.length
+        window = text.windows(text.even_starts(length, _SHOWN), length)
+        hidden = self.mask(window, torch.Generator().manual_seed(_EVALUATION_SEED))
+        device = next(model.parameters()).device
+        logits = model(hidden["tokens"].to(device), hidden["masked"].to(device))
+        guessed = window.scatter(1, hidden["masked"], logits.argmax(-1).cpu())
+        decode = self.corpus.vocabulary.decode
+        pieces = []
+        for row, masked in zip(range(len(window)), hidden["masked"], strict=True):
+            shown = list(decode(window[row]).replace("\n", " "))
+            for place in masked.tolist():
+                shown[place] = "_"
+            pieces.append(
+                f"hidden   {''.join(shown)}\n"
+                f"guessed  {decode(guessed[row]).replace(chr(10), ' ')}\n"
+                f"text     {decode(window[row]).replace(chr(10), ' ')}"
+            )
+        caption = "Test text with hidden characters (_), the likeliest in their places, the truth."
+        return [pictures.text("filled-in", caption, "\n\n".join(pieces))]

@@ -53,6 +53,18 @@ class Corpus:
         """Tokens of the longest target, START and END included."""
         return self._target.shape[1]
 
+    def words(self, row: int, ids: Sequence[int], placeholders: Sequence[int]) -> list[str]:
+        """Words of a document's token ids under the placeholders that a batch gave it; one that
+        stands for nothing in the document is ``<?>``.
+        """
+        base = self.vocabulary.entity_base
+        own = self.encoded[row].entities
+        words = {base + place: word for place, word in zip(placeholders, own, strict=False)}
+        return [
+            words.get(i, "<?>") if i >= base else " ".join(self.vocabulary.decode([i], own))
+            for i in ids
+        ]
+
     def batch(self, rows: Tensor, generator: torch.Generator) -> Batch:
         """The pairs ``rows`` (B,) with fresh placeholders and a fresh order of fields.
 

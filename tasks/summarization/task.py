@@ -9,8 +9,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cab import Batch, Metric, Pattern, Recipe, Scale, Slots, Task, TaskInfo, register_task
+from cab import (
+    Artifact,
+    Batch,
+    Metric,
+    Pattern,
+    Recipe,
+    Scale,
+    Slots,
+    Task,
+    TaskInfo,
+    register_task,
+)
 from cab.task_contract import Split
+from tasks import pictures
 from tasks.summarization.corpus import Corpus
 from tasks.summarization.countries import FIELDS, hash_countries, read_countries
 from tasks.summarization.decoding import greedy, rouge_l, texts
@@ -31,6 +43,9 @@ EVALUATION_BATCH = 32
 
 EVALUATION_SEED = 7
 """Placeholders and field order at evaluation are the same in every run."""
+
+_SHOWN = 4
+"""Test documents whose summaries are kept."""
 
 
 @dataclass(frozen=True)
@@ -212,6 +227,25 @@ class Summarization(Task):
         if overlaps:
             metrics["rouge_l"] = sum(overlaps) / len(overlaps)
         return metrics
+
+    def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
+        """Summaries of the first test documents, by greedy decoding, with the references."""
+        assert isinstance(model, Summarizer)
+        corpus = self.corpora["test"]
+        rows = torch.arange(min(_SHOWN, len(corpus)))
+        drawn = corpus.batch(rows, torch.Generator().manual_seed(EVALUATION_SEED))
+        device = model.embedding.weight.device
+        batch = {name: tensor.to(device) for name, tensor in drawn.items()}
+        outputs = greedy(model, batch, TARGET_WORDS)
+        pieces = []
+        for row, output in zip(rows.tolist(), outputs, strict=True):
+            own = drawn["placeholders"][row].tolist()
+            pieces.append(
+                f"output     {' '.join(corpus.words(row, output, own))}\n"
+                f"reference  {' '.join(corpus.words(row, texts(drawn['target'])[row], own))}"
+            )
+        caption = "Greedy summaries of test documents, and their references."
+        return [pictures.text("summaries", caption, "\n\n".join(pieces))]
 
     def _fixed_batches(self, split: Split) -> list[Batch]:
         generator = torch.Generator().manual_seed(EVALUATION_SEED)

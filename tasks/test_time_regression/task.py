@@ -10,9 +10,21 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from cab import Batch, Metric, Pattern, Recipe, Scale, Slots, Task, TaskInfo, register_task
+from cab import (
+    Artifact,
+    Batch,
+    Metric,
+    Pattern,
+    Recipe,
+    Scale,
+    Slots,
+    Task,
+    TaskInfo,
+    register_task,
+)
 from cab.errors import UsageError
 from cab.task_contract import Split
+from tasks import pictures
 from tasks.test_time_regression.model import Direct, source_batch, stream_batch
 from tasks.test_time_regression.problem import SPREAD, draw_problem, draw_queries
 
@@ -151,6 +163,38 @@ class TestTimeRegression(Task):
             batch = {name: tensor.to(model.place.device) for name, tensor in batch.items()}
             errors.append(_squared_errors(model, batch))
         return {"mse": torch.cat(errors).mean().item()}
+
+    def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
+        """How the errors are spread over problems, and in self attention over positions."""
+        generator = torch.Generator().manual_seed(EVALUATION_SEED["test"] + seed)
+        assert isinstance(model, Direct)
+        drawn = self.draw(PROBLEMS_AT_ONCE, generator)
+        batch = {name: tensor.to(model.place.device) for name, tensor in drawn.items()}
+        scored = batch["scored"].expand(batch["targets"].shape[:2])
+        errors = (model(batch) - batch["targets"]).square().mean(-1).masked_fill(~scored, 0.0)
+        of_problem = (errors.sum(1) / scored.sum(1)).sort().values
+        charts = [
+            pictures.lines(
+                "errors-by-problem",
+                f"Mean squared error of {len(of_problem)} test problems, the easiest first.",
+                {"problems": {"error": of_problem.tolist()}},
+                x="problem",
+                y="mse",
+            )
+        ]
+        if not self.pattern.cross:
+            counted = scored.sum(0).clamp(min=1)
+            charts.append(
+                pictures.lines(
+                    "errors-by-position",
+                    "Mean squared error by position; a segment begins every "
+                    f"{self.setting.segment} positions.",
+                    {"positions": {"error": (errors.sum(0) / counted).tolist()}},
+                    x="position",
+                    y="mse",
+                )
+            )
+        return charts
 
 
 def _squared_errors(model: nn.Module, batch: Batch) -> Tensor:

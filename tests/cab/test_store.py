@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cab.artifact import Artifact
 from cab.errors import StoreError
 from cab.schema import COLUMNS, SCHEMA, Row, table_of
 from cab.store import ResultStore
@@ -105,3 +106,34 @@ def test_concurrent_writers_lose_nothing(tmp_path):
     for worker in workers:
         worker.join()
     assert len(set(ResultStore(tmp_path).read()["cell"].to_pylist())) == 60
+
+
+def test_artifacts_come_back_in_order(tmp_path):
+    store = ResultStore(tmp_path)
+    made = [
+        Artifact("b-sample", "txt", "two", "zwölf".encode()),
+        Artifact("a", "vl.json", "one", b"{}"),
+    ]
+    store.attach("c" * 32, made)
+    assert store.artifacts("c" * 32) == made
+    store.attach("c" * 32, made[:1])
+    assert store.artifacts("c" * 32) == made[:1]
+    assert store.artifacts("d" * 32) == []
+    assert store.files() == []  # they are no results
+
+
+def test_damaged_artifacts_are_named(tmp_path):
+    store = ResultStore(tmp_path)
+    store.attach("c" * 32, [Artifact("a", "txt", "", b"x")])
+    (tmp_path / "artifacts" / ("c" * 32) / "a.txt").unlink()
+    with pytest.raises(StoreError, match="remove that folder"):
+        store.artifacts("c" * 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix", "content"),
+    [("../up", "txt", b""), ("A", "txt", b""), ("a", "exe", b""), ("a", "txt", b"x" * 300_000)],
+)
+def test_an_artifact_is_small_and_stays_in_its_folder(name, suffix, content):
+    with pytest.raises(ValueError, match="artifact"):
+        Artifact(name, suffix, "", content)

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 import dashboard
+from cab.artifact import Artifact
 from cab.patterns import Pattern
 from cab.scoring.results import load_results
 from cab.store import ResultStore
@@ -21,7 +23,7 @@ from dashboard.training import curves_frame
 from tests.dashboard.stores import CLEAR, CURVE, SEEDS, StoreBuilder
 
 APP = Path(dashboard.__file__).with_name("app.py")
-SECTIONS = ("Quality", "Cost", "Training", "Entries")
+SECTIONS = ("Quality", "Cost", "Training", "Samples", "Entries")
 
 Open = Callable[[], AppTest]
 
@@ -354,3 +356,32 @@ for section in {SECTIONS!r}:
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
+def test_samples_stand_side_by_side(store: StoreBuilder, open_page: Open, tmp_path: Path) -> None:
+    store.quality(CLEAR)
+    results = ResultStore(tmp_path / "results")
+    rows = load_results(results).rows
+    for attention in ("softmax", "lla"):
+        own = rows[(rows["attention"] == attention) & (rows["task"] == "summarization")]
+        picture = Image.new("L", (2, 2))
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        results.attach(
+            own[own["seed"] == 0]["cell"].iloc[0],
+            [
+                Artifact("summaries", "txt", "What it writes.", f"by {attention}".encode()),
+                Artifact("map", "png", "Where it looks.", buffer.getvalue()),
+            ],
+        )
+    page = go(open_page(), "Samples")
+    assert {block.value for block in page.code} == {"by softmax", "by lla"}
+    assert "What it writes." in words(page)
+    assert "Where it looks." in words(page)
+
+
+def test_a_folder_without_samples_says_how_to_get_some(
+    store: StoreBuilder, open_page: Open
+) -> None:
+    store.quality(CLEAR)
+    assert "No samples" in words(go(open_page(), "Samples"))

@@ -59,6 +59,17 @@ def test_training_is_reproducible_to_the_bit(entry, pattern, monkeypatch):
     assert outcomes[0] != outcomes[2]
 
 
+@pytest.mark.parametrize(("entry", "pattern"), TASK_PATTERNS)
+def test_every_task_shows_what_a_model_makes(entry, pattern):
+    task = TASKS.load(entry)(pattern, Scale.TINY)
+    with torch.no_grad():
+        model = task.build(Slots(pattern, load("softmax"), load("softmax"), {}, 0)).eval()
+        made, again = task.artifacts(model, 0), task.artifacts(model, 0)
+    assert made
+    assert made == again
+    assert len({artifact.name for artifact in made}) == len(made)
+
+
 def test_learning_rate_warms_up_and_decays():
     recipe = Recipe(steps=100, batch_size=1, learning_rate=1.0, warmup_steps=10)
     rates = [learning_rate(recipe, step) for step in range(1, 101)]
