@@ -21,25 +21,41 @@ Batch = Mapping[str, Tensor]
 """Named tensors of one batch; the runner moves them to the device."""
 
 Split = Literal["validation", "test"]
+Schedule = Literal["cosine", "linear", "inverse-sqrt", "constant"]
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How a backbone is trained. The same for every attention.
 
-    AdamW, linear warm-up, cosine decay to ``final_lr_fraction``. The checkpoint with the best
-    validation score (the first declared metric) of ``evaluations`` equally spaced ones is tested.
+    AdamW with linear warm-up. The checkpoint with the best validation score (the first declared
+    metric) of ``evaluations`` equally spaced ones is tested.
     """
 
     steps: int
+    """Optimisation steps"""
     batch_size: int
+    """Of `Task.training_batch`"""
     learning_rate: float
+    """At its peak"""
     warmup_steps: int = 40
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.01
     gradient_clip: float = 1.0
+    """Largest norm of the gradient"""
+    schedule: Schedule = "cosine"
+    """What follows the warm-up: a cosine or a straight line down to ``final_lr_fraction`` of the
+    peak at the last step, the inverse square root of the step, or the peak itself"""
     final_lr_fraction: float = 0.05
     evaluations: int = 3
+    accumulate: int = 1
+    """Batches whose gradients make one step"""
+    precision: Precision = "float32"
+    """``bfloat16``: forward passes under autocast; weights and optimiser stay in float32"""
+    averaging: float = 0.0
+    """Decay of an exponential moving average of the weights, which is then what is evaluated; 0:
+    none"""
 
 
 class Slots:

@@ -8,7 +8,7 @@ from torch import nn
 
 from cab import Pattern, Recipe, Scale, Slots
 from cab.registries import ATTENTIONS, TASKS
-from runners.quality import learning_rate, make_optimiser, train
+from runners.training import learning_rate, make_optimiser, train
 
 
 def load(name):
@@ -143,3 +143,75 @@ def test_the_best_validation_checkpoint_is_kept():
     assert trained.validation == {"loss": 1.0}
     assert torch.equal(model.weight, task.states[1])
     assert not torch.equal(model.weight, task.states[2])
+
+
+def test_schedules():
+    def rates(schedule):
+        recipe = Recipe(
+            steps=100, batch_size=1, learning_rate=1.0, warmup_steps=10, schedule=schedule
+        )
+        return [learning_rate(recipe, step) for step in range(1, 101)]
+
+    assert rates("constant")[9:] == [1.0] * 91
+    assert rates("linear")[99] == pytest.approx(0.05)
+    assert rates("linear")[49] == pytest.approx(0.525)
+    assert rates("inverse-sqrt")[39] == pytest.approx(0.5)
+    for schedule in ("cosine", "linear", "inverse-sqrt", "constant"):
+        assert rates(schedule)[0] <= 0.1
+
+
+class Regression:
+    """Least squares on fresh numbers, whose batches can be told apart."""
+
+    def __init__(self, **recipe):
+        from cab.info import Metric
+
+        self.info = type("Info", (), {"metrics": (Metric("loss", "1", False, ""),)})
+        base = {"steps": 4, "batch_size": 6, "learning_rate": 0.1, "evaluations": 1}
+        self.recipe = Recipe(**{**base, **recipe})
+        self.dtypes = set()
+        self.evaluated = []
+
+    def training_batch(self, generator):
+        return {"x": torch.rand(self.recipe.batch_size, 3, generator=generator)}
+
+    def loss(self, model, batch):
+        out = model(batch["x"])
+        self.dtypes.add(out.dtype)
+        return (out.float() - 1).square().mean()
+
+    def evaluate(self, model, split, seed):
+        self.evaluated.append(model.weight.clone())
+        return {"loss": 0.0}
+
+
+def trained_weight(task):
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+    train(task, model, [], 0, lambda **event: None)
+    return model.weight
+
+
+def test_accumulated_batches_make_the_step_of_one_large_batch():
+    whole = trained_weight(Regression())
+    parts = trained_weight(Regression(batch_size=2, accumulate=3))
+    assert torch.allclose(whole, parts, atol=1e-6)
+    assert not torch.allclose(whole, trained_weight(Regression(batch_size=2)), atol=1e-4)
+
+
+def test_bfloat16_is_for_the_forward_pass_alone():
+    task = Regression(precision="bfloat16")
+    weight = trained_weight(task)
+    assert task.dtypes == {torch.bfloat16}
+    assert weight.dtype == torch.float32
+
+
+def test_averaged_weights_are_what_is_evaluated_and_kept():
+    task = Regression(averaging=0.9)
+    kept = trained_weight(task)
+    assert torch.equal(kept, task.evaluated[-1])
+    plain = trained_weight(Regression())
+    assert not torch.allclose(kept, plain, atol=1e-4)
+    torch.manual_seed(0)
+    start = nn.Linear(3, 1).weight
+    assert (kept - plain).norm() < (start - plain).norm()

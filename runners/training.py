@@ -1,0 +1,174 @@
+"""Training by a task's recipe, the same for every attention, and evaluation."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from cab import Attention, Batch, Recipe, Task
+from cab.task_contract import Split
+from runners.outcome import DivergedError
+from runners.report import Report
+
+
+@dataclass
+class Trained:
+    """The chosen checkpoint of one training run."""
+
+    steps: int
+    """Optimisation steps of the chosen checkpoint."""
+    seconds: float
+    """Wall time of the optimisation, evaluations excluded."""
+    losses: list[float]
+    """Training loss at about fifty points."""
+    validation: dict[str, float]
+
+
+def train(
+    task: Task, model: nn.Module, candidates: list[Attention], seed: int, report: Report
+) -> Trained:
+    """Train by the task's recipe and leave the model at its best validation checkpoint."""
+    recipe = task.recipe
+    if not any(p.requires_grad for p in model.parameters()):
+        return Trained(0, 0.0, [], evaluate(task, model, "validation", seed, recipe))
+    optimiser = make_optimiser(model, candidates, recipe)
+    averaged = copy.deepcopy(model).requires_grad_(False) if recipe.averaging else model
+    draws = torch.Generator().manual_seed(seed)
+    marks = {round(recipe.steps * (i + 1) / recipe.evaluations) for i in range(recipe.evaluations)}
+    metric = task.info.metrics[0]
+    best: Trained | None = None
+    checkpoint: dict[str, Any] = {}
+    losses: list[float] = []
+    seconds, smooth = 0.0, 0.0
+    clock = time.perf_counter()
+    model.train()
+    for step in range(1, recipe.steps + 1):
+        for group in optimiser.param_groups:
+            group["lr"] = min(learning_rate(recipe, step), group.get("max_lr", math.inf))
+        # A candidate that draws random numbers must not shift the dropout masks of later steps.
+        torch.manual_seed(seed * 1_000_003 + step)
+        value = _accumulate(task, model, candidates, draws)
+        if not math.isfinite(value):
+            raise DivergedError(f"the training loss is {value} at step {step} of {recipe.steps}")
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        if recipe.averaging:
+            _average(averaged, model, recipe.averaging, step)
+        smooth = value if step == 1 else 0.9 * smooth + 0.1 * value
+        if step % max(1, recipe.steps // 50) == 0 or step == recipe.steps:
+            losses.append(smooth)
+            report(done=0.95 * step / recipe.steps, loss=smooth)
+        if step in marks:
+            seconds += time.perf_counter() - clock
+            scores = evaluate(task, averaged, "validation", seed, recipe)
+            if best is None or _better(
+                scores, best.validation, metric.name, metric.higher_is_better
+            ):
+                best = Trained(step, 0.0, [], scores)
+                checkpoint = {k: v.clone() for k, v in averaged.state_dict().items()}
+            model.train()
+            clock = time.perf_counter()
+    assert best is not None
+    model.load_state_dict(checkpoint)
+    return Trained(best.steps, seconds, losses, best.validation)
+
+
+def _accumulate(
+    task: Task, model: nn.Module, candidates: list[Attention], draws: torch.Generator
+) -> float:
+    """Add the gradients of a step's batches; gives their mean loss."""
+    recipe = task.recipe
+    device = next(model.parameters()).device
+    total = 0.0
+    for _ in range(recipe.accumulate):
+        batch = _to_device(task.training_batch(draws), device)
+        with autocast(device, recipe):
+            loss = task.loss(model, batch)
+            for module in candidates:
+                extra = module.auxiliary_loss()
+                loss = loss if extra is None else loss + extra
+        (loss / recipe.accumulate).backward()
+        total += loss.item()
+    return total / recipe.accumulate
+
+
+@torch.no_grad()
+def _average(averaged: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Move the averages towards the weights; early ones count less than the decay would have it,
+    or the start would stay in the average for long.
+    """
+    keep = min(decay, step / (step + 9))
+    sources = model.state_dict()
+    for name, tensor in averaged.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.lerp_(sources[name], 1 - keep)
+        else:
+            tensor.copy_(sources[name])
+
+
+def make_optimiser(
+    model: nn.Module, candidates: list[Attention], recipe: Recipe
+) -> torch.optim.Optimizer:
+    """AdamW, with the parameter groups that the candidates ask for."""
+    groups: list[dict[str, Any]] = [g for module in candidates for g in module.parameter_groups()]
+    special = {id(p) for group in groups for p in group["params"]}
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in special]
+    return torch.optim.AdamW(
+        [{"params": rest}, *groups] if rest else groups,
+        lr=recipe.learning_rate,
+        betas=recipe.betas,
+        weight_decay=recipe.weight_decay,
+    )
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Linear warm-up, then the recipe's schedule; steps count from 1."""
+    warm = min(1.0, step / max(1, recipe.warmup_steps))
+    if recipe.schedule == "constant":
+        return recipe.learning_rate * warm
+    if recipe.schedule == "inverse-sqrt":
+        warmup = max(1, recipe.warmup_steps)
+        return recipe.learning_rate * warm * min(1.0, math.sqrt(warmup / step))
+    passed = min(1.0, step / recipe.steps)
+    left = 1 - passed if recipe.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * passed))
+    floor = recipe.final_lr_fraction
+    return recipe.learning_rate * warm * (floor + (1 - floor) * left)
+
+
+@torch.no_grad()
+def evaluate(
+    task: Task, model: nn.Module, split: Split, seed: int, recipe: Recipe
+) -> dict[str, float]:
+    """Every metric on a split, in eval mode; torch's random state stays as it was."""
+    model.eval()
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    with torch.random.fork_rng(devices=[]), autocast(device, recipe):
+        torch.manual_seed(seed)
+        return task.evaluate(model, split, seed)
+
+
+@contextlib.contextmanager
+def autocast(device: torch.device, recipe: Recipe) -> Iterator[None]:
+    """Automatic mixed precision where the recipe has it."""
+    with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+        yield
+
+
+def _better(new: dict[str, float], old: dict[str, float], name: str, higher: bool) -> bool:
+    # A checkpoint whose score is not a number never wins against one that has a number.
+    if math.isnan(old[name]):
+        return True
+    return new[name] > old[name] if higher else new[name] < old[name]
+
+
+def _to_device(batch: Batch, device: torch.device) -> Batch:
+    return {name: tensor.to(device) for name, tensor in batch.items()}
