@@ -19,6 +19,7 @@ from cab.registries import ATTENTIONS, TASKS
 from cab.schema import Row
 from runners.gate import require_contract
 from runners.outcome import DivergedError, UnsupportedError
+from runners.replicas import joined
 from runners.report import Report
 from runners.rows import measured, row_template
 from runners.training import evaluate, train
@@ -42,19 +43,14 @@ def run_quality(cell: Cell, report: Report) -> None:
     )
     softmax = ATTENTIONS.load(ATTENTIONS.resolve("softmax"))
 
-    slots = Slots(pattern, candidate, softmax, cell.options, cell.seed)
-    torch.manual_seed(cell.seed)
-    model = task.build(slots).to(cell.device)
-    added = sum(p.numel() for module in slots.candidates for p in module.parameters())
-    total = sum(p.numel() for p in model.parameters())
-    budget = task.parameter_budget
-    if budget is not None and added > budget * (total - added):
-        raise UnsupportedError(
-            f"the attention adds {added} parameters to a backbone of {total - added}; the budget "
-            f"is {budget:.0%}"
-        )
-
-    trained = train(task, model, slots.candidates, cell.seed, report)
+    with joined(cell.device) as replicas:
+        slots = Slots(pattern, candidate, softmax, cell.options, cell.seed)
+        torch.manual_seed(cell.seed)
+        model = task.build(slots).to(cell.device)
+        added, total = _within_budget(task, model, slots)
+        trained = train(task, model, slots.candidates, cell.seed, report, replicas)
+    if replicas.rank:
+        return
     scores = evaluate(task, model, "test", cell.seed, task.recipe)
     template = row_template(cell)
     template.dataset, template.backbone = task.dataset, task.backbone
@@ -88,6 +84,23 @@ def run_quality(cell: Cell, report: Report) -> None:
             )
         )
     report(done=1.0, rows=rows, artifacts=_artifacts(task, model, cell.seed))
+
+
+def _within_budget(task: Task, model: nn.Module, slots: Slots) -> tuple[int, int]:
+    """Parameters that the candidate adds, and all.
+
+    Raises:
+        UnsupportedError: it adds too many.
+    """
+    added = sum(p.numel() for module in slots.candidates for p in module.parameters())
+    total = sum(p.numel() for p in model.parameters())
+    budget = task.parameter_budget
+    if budget is not None and added > budget * (total - added):
+        raise UnsupportedError(
+            f"the attention adds {added} parameters to a backbone of {total - added}; the budget "
+            f"is {budget:.0%}"
+        )
+    return added, total
 
 
 @torch.no_grad()

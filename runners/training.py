@@ -16,7 +16,10 @@ from torch import nn
 from cab import Attention, Batch, Recipe, Task
 from cab.task_contract import Split
 from runners.outcome import DivergedError
+from runners.replicas import Replicas
 from runners.report import Report
+
+ALONE = Replicas()
 
 
 @dataclass
@@ -33,9 +36,18 @@ class Trained:
 
 
 def train(
-    task: Task, model: nn.Module, candidates: list[Attention], seed: int, report: Report
+    task: Task,
+    model: nn.Module,
+    candidates: list[Attention],
+    seed: int,
+    report: Report,
+    replicas: Replicas = ALONE,
 ) -> Trained:
-    """Train by the task's recipe and leave the model at its best validation checkpoint."""
+    """Train by the task's recipe and leave the model at its best validation checkpoint.
+
+    Where several processes train together, that of rank 0 evaluates and chooses; the models of the
+    others are left at the last step.
+    """
     recipe = task.recipe
     if not any(p.requires_grad for p in model.parameters()):
         return Trained(0, 0.0, [], evaluate(task, model, "validation", seed, recipe))
@@ -54,8 +66,8 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = min(learning_rate(recipe, step), group.get("max_lr", math.inf))
         # A candidate that draws random numbers must not shift the dropout masks of later steps.
-        torch.manual_seed(seed * 1_000_003 + step)
-        value = _accumulate(task, model, candidates, draws)
+        torch.manual_seed(seed * 1_000_003 + step + replicas.rank * 1_000_000_007)
+        value = _accumulate(task, model, candidates, draws, replicas)
         if not math.isfinite(value):
             raise DivergedError(f"the training loss is {value} at step {step} of {recipe.steps}")
         nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
@@ -67,7 +79,7 @@ def train(
         if step % max(1, recipe.steps // 50) == 0 or step == recipe.steps:
             losses.append(smooth)
             report(done=0.95 * step / recipe.steps, loss=smooth)
-        if step in marks:
+        if step in marks and replicas.rank == 0:
             seconds += time.perf_counter() - clock
             scores = evaluate(task, averaged, "validation", seed, recipe)
             if best is None or _better(
@@ -77,20 +89,30 @@ def train(
                 checkpoint = {k: v.clone() for k, v in averaged.state_dict().items()}
             model.train()
             clock = time.perf_counter()
+    if replicas.rank:
+        return Trained(recipe.steps, seconds, losses, {})
     assert best is not None
     model.load_state_dict(checkpoint)
     return Trained(best.steps, seconds, losses, best.validation)
 
 
 def _accumulate(
-    task: Task, model: nn.Module, candidates: list[Attention], draws: torch.Generator
+    task: Task,
+    model: nn.Module,
+    candidates: list[Attention],
+    draws: torch.Generator,
+    replicas: Replicas,
 ) -> float:
     """Add the gradients of a step's batches; gives their mean loss."""
     recipe = task.recipe
     device = next(model.parameters()).device
+    share = replicas.share(recipe.accumulate)
     total = 0.0
-    for _ in range(recipe.accumulate):
-        batch = _to_device(task.training_batch(draws), device)
+    for number in range(recipe.accumulate):
+        drawn = task.training_batch(draws)
+        if number not in share:
+            continue
+        batch = _to_device(drawn, device)
         with autocast(device, recipe):
             loss = task.loss(model, batch)
             for module in candidates:
@@ -98,7 +120,8 @@ def _accumulate(
                 loss = loss if extra is None else loss + extra
         (loss / recipe.accumulate).backward()
         total += loss.item()
-    return total / recipe.accumulate
+    replicas.sum_gradients(model)
+    return replicas.sum(total, device) / recipe.accumulate
 
 
 @torch.no_grad()

@@ -48,8 +48,18 @@ def main() -> None:
             }
         )
 
+    def replica_failed(status: str, message: str) -> None:
+        # This process may wait for the lost one for ever.
+        send({"status": status, "message": message})
+        os._exit(1)
+
     try:
-        _run(cell, report)
+        replicas = int(os.environ.get("CAB_REPLICAS", "1"))
+        if replicas > 1 and cell.kind == "quality":
+            from runners.replicas import start_others
+
+            start_others(cell, replicas, replica_failed)
+        run_cell(cell, report)
     except BaseException as error:
         from runners.outcome import describe, status_of
 
@@ -59,7 +69,8 @@ def main() -> None:
         send({"status": Status.OK.value})
 
 
-def _run(cell: Cell, report: Report) -> None:
+def run_cell(cell: Cell, report: Report) -> None:
+    """Measure one cell in this process."""
     import torch
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))

@@ -94,6 +94,9 @@ def run(
     executor: Annotated[
         str, typer.Option(help="Where cells run: an entry point's name.")
     ] = "local",
+    replicas: Annotated[
+        int, typer.Option(help="Processes that train a cell together, one per GPU.")
+    ] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the cells and stop.")] = False,
 ) -> None:
     """Measure attentions on a pattern, beside softmax and no attention."""
@@ -116,6 +119,7 @@ def run(
             threads=threads,
             timeout=timeout,
             executor=executor,
+            replicas=replicas,
             dry_run=dry_run,
         )
     )

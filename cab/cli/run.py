@@ -37,13 +37,14 @@ def run_command(
     threads: int,
     timeout: float,
     executor: str,
+    replicas: int,
     dry_run: bool,
 ) -> int:
     """Run a request; the exit code is 0, 1 where a cell of a candidate failed, 130 after Ctrl-C."""
     if data_dir is not None and not data_dir.is_dir():
         raise UsageError(f"--data-dir {data_dir} is not a folder")
-    if timeout <= 0 or threads < 1 or (workers is not None and workers < 1):
-        raise UsageError("--timeout, --threads and --workers must be positive")
+    if timeout <= 0 or threads < 1 or replicas < 1 or (workers is not None and workers < 1):
+        raise UsageError("--timeout, --threads, --workers and --replicas must be positive")
     store = ResultStore(out)
     store.files()
     if not dry_run:
@@ -56,7 +57,7 @@ def run_command(
     from runners.session import missing_cells
 
     device = parse_device(device)
-    chosen = executor_class(executor)(workers, threads, timeout)
+    chosen = executor_class(executor)(workers, threads, timeout, replicas)
     request = Request(
         attentions=attentions,
         patterns=patterns,

@@ -47,7 +47,11 @@ class Executor(Protocol):
     """Runs cells somewhere: worker processes here, a Ray cluster, Slurm jobs."""
 
     def __init__(
-        self, workers: int | None = None, threads: int | None = None, timeout: float = 900.0
+        self,
+        workers: int | None = None,
+        threads: int | None = None,
+        timeout: float = 900.0,
+        replicas: int = 1,
     ) -> None:
         """Choose how the machine is shared.
 
@@ -55,6 +59,7 @@ class Executor(Protocol):
             workers: quality cells at a time; None: what suits the device.
             threads: torch threads of a quality cell on a CPU; None: one.
             timeout: seconds after which a cell is ended as ``timeout``.
+            replicas: processes that train one quality cell together, one per GPU.
         """
 
     def width(self, cells: Sequence[Cell]) -> int:

@@ -30,7 +30,11 @@ class LocalExecutor:
     """Runs cells in worker processes, several at a time."""
 
     def __init__(
-        self, workers: int | None = None, threads: int | None = None, timeout: float = 900.0
+        self,
+        workers: int | None = None,
+        threads: int | None = None,
+        timeout: float = 900.0,
+        replicas: int = 1,
     ) -> None:
         """Choose how the machine is shared.
 
@@ -38,10 +42,12 @@ class LocalExecutor:
             workers: quality cells at a time; None: one per core on a CPU, one per GPU.
             threads: torch threads of a quality cell; None: one. Efficiency cells get all cores.
             timeout: seconds after which a cell is ended as ``timeout``.
+            replicas: processes that train one quality cell together, each on a GPU of its own.
         """
         self._workers = workers
         self._threads = threads or 1
         self._timeout = timeout
+        self._replicas = replicas
 
     def run(self, cells: Sequence[Cell], on_event: Callable[[Event], None]) -> None:
         """See `Executor.run`; quality cells first, then efficiency cells one by one."""
@@ -57,8 +63,8 @@ class LocalExecutor:
         if any(cell.device == "cuda" for cell in cells):
             import torch
 
-            return max(1, torch.cuda.device_count())
-        return max(1, available_cores() // self._threads)
+            return max(1, torch.cuda.device_count() // self._replicas)
+        return max(1, available_cores() // (self._threads * self._replicas))
 
     def _run(
         self, cells: Sequence[Cell], width: int, threads: int, on_event: Callable[[Event], None]
@@ -70,7 +76,7 @@ class LocalExecutor:
                 while pending or running:
                     while pending and len(running) < width:
                         place = next(i for i in range(width) if i not in running)
-                        worker = _Worker(pending.pop(0), threads, place)
+                        worker = _Worker(pending.pop(0), threads, place, self._replicas)
                         running[place] = worker
                         selector.register(worker.events, selectors.EVENT_READ, place)
                         on_event(Started(worker.cell))
@@ -93,7 +99,7 @@ class LocalExecutor:
 class _Worker:
     """One worker process and what it has reported."""
 
-    def __init__(self, cell: Cell, threads: int, place: int) -> None:
+    def __init__(self, cell: Cell, threads: int, place: int, replicas: int) -> None:
         self.cell = cell
         self.rows: list[Row] = []
         self.artifacts: list[Artifact] = []
@@ -106,8 +112,9 @@ class _Worker:
         reader, writer = os.pipe()
         environment = dict(os.environ)
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        environment["CAB_REPLICAS"] = str(replicas)
         if cell.device == "cuda":
-            environment["CUDA_VISIBLE_DEVICES"] = _gpu_of(place)
+            environment["CUDA_VISIBLE_DEVICES"] = _gpus_of(place, replicas)
             # cuBLAS is reproducible only with a fixed workspace.
             environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         self._process = subprocess.Popen(
@@ -190,15 +197,17 @@ class _Worker:
         return lines[-1][:300] if lines else ""
 
 
-def _gpu_of(place: int) -> str:
-    """The GPU of a worker's place, in turns where there are more places than GPUs."""
+def _gpus_of(place: int, count: int) -> str:
+    """The GPUs of a worker's place, in turns where there are more places than GPUs."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named:
         gpus = named.split(",")
-        return gpus[place % len(gpus)]
-    import torch
+    else:
+        import torch
 
-    return str(place % max(1, torch.cuda.device_count()))
+        gpus = [str(number) for number in range(max(1, torch.cuda.device_count()))]
+    first = place * count
+    return ",".join(dict.fromkeys(gpus[(first + i) % len(gpus)] for i in range(count)))
 
 
 def _end_of(code: int) -> tuple[Status, str]:
