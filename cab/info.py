@@ -124,6 +124,8 @@ class TaskInfo:
     """Embedded data set (an id of ``tasks/data/manifest.json``), or ``generated``."""
     data_dir: str = ""
     """Layout that ``--data-dir`` expects for the original data; empty: none is read."""
+    differences: str = ""
+    """In what it differs from CAB's task of that kind, and why."""
     paper: str = ""
     url: str = ""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from cab import Recipe
 from cab.cli.tables import plus_minus
 from cab.info import Scale, TaskInfo
 from cab.patterns import Pattern
@@ -18,7 +19,7 @@ from cab.registries import TASKS
 from cab.scoring.quality import discrimination, scores
 from cab.scoring.results import Results, load_results
 from cab.store import ResultStore
-from tasks.data.embedded import dataset, names
+from tasks.data.embedded import SPLITS, dataset, names
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "results" / "reference"
@@ -84,6 +85,8 @@ def _task(info: TaskInfo, results: Results) -> str:
         unit = f"{metric.unit}, " if metric.unit else ""
         lines.append(f"* `{metric.name}` ({unit}{better} is better{index}): {metric.help}")
     lines.append("")
+    if info.differences:
+        lines.append(f"Differs from CAB's task: {info.differences}\n")
     if info.data_dir:
         lines.append(f"`--data-dir`: {info.data_dir}\n")
     lines += [_measured(info, results), _recipe(info)]
@@ -121,8 +124,8 @@ def _cell(part: pd.DataFrame, entry: str) -> str:
 
 def _recipe(info: TaskInfo) -> str:
     task_class = TASKS.load(TASKS.resolve(info.id))
-    lines = ["| scale | pattern | steps | batch | learning rate | queries | keys |",
-             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines = ["| scale | pattern | steps | batch | learning rate | schedule | queries | keys |",
+             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for scale in Scale:
         if scale not in info.scales:
             continue
@@ -130,22 +133,42 @@ def _recipe(info: TaskInfo) -> str:
             task = task_class(pattern, scale)
             recipe, (queries, keys) = task.recipe, task.length()
             lines.append(
-                f"| {scale} | {pattern.value} | {recipe.steps} | {recipe.batch_size} | "
-                f"{recipe.learning_rate:g} | {queries} | {keys} |"
+                f"| {scale} | {pattern.value} | {recipe.steps} | {_batch(recipe)} | "
+                f"{recipe.learning_rate:g} | {recipe.schedule} | {queries} | {keys} |"
             )
     return "\n".join(lines) + "\n"
 
 
+def _batch(recipe: Recipe) -> str:
+    size = str(recipe.batch_size)
+    size += f" x {recipe.accumulate}" if recipe.accumulate > 1 else ""
+    return size + (", bf16" if recipe.precision == "bfloat16" else "")
+
+
 def _data() -> str:
-    lines = ["## Embedded data\n"]
+    lines = [
+        "## Embedded data\n",
+        "`cab data info NAME` tells the rest: attribution, hash, notes, how it is built.\n",
+        "| name | what | licence | rows | size | train | validation | test |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for name in names():
         data = dataset(name)
-        kib = data.bytes / 1024
+        splits = " | ".join(_split_size(data.splits[split]) for split in SPLITS)
         lines.append(
-            f"* **{name}**: {data.title}. {data.description} Licence: {data.licence}. "
-            f"{data.rows} rows, {kib:.0f} KiB. Split: {data.split_rule}"
+            f"| {name} | {data.title} | {data.licence} | {data.rows} | "
+            f"{data.bytes / 1024:.0f} KiB | {splits} |"
         )
+    lines.append("")
+    lines += [f"* **{name}**: {dataset(name).split_rule}" for name in names()]
     return "\n".join(lines) + "\n"
+
+
+def _split_size(members: tuple[str, ...]) -> str:
+    first, colon, end = members[0].partition(":")
+    if len(members) == 1 and colon and first.isdigit() and end.isdigit():
+        return f"{int(end) - int(first)} rows"
+    return f"{len(members)} items"
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ def _show_task(info: TaskInfo) -> None:
     for label, value in (
         ("data", info.dataset),
         ("--data-dir", info.data_dir),
+        ("differs from CAB", info.differences),
         ("scales", ", ".join(info.scales)),
         ("paper", info.paper),
         ("url", info.url),
