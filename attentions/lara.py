@@ -51,11 +51,6 @@ from cab import (
 _SMALLEST_WEIGHT = 1e-8
 """Of a proposal under the ``optimal`` weighting, whose correction can be negative."""
 
-_CROSS = (
-    "the c-th segment of the queries and the c-th of the keys make one proposal, which takes "
-    "segments of the same tokens"
-)
-
 
 def log_kernel(x: Tensor, w: Tensor) -> Tensor:
     """(..., C, L): l(x, w) of every feature (..., C, D) and token (..., L, D)."""
@@ -72,8 +67,10 @@ def log_kernel(x: Tensor, w: Tensor) -> Tensor:
         absent={
             Pattern.CAUSAL_SELF: "the proposals are centred on segment means of the whole "
             "sequence, so every output depends on later tokens",
-            Pattern.NONCAUSAL_CROSS: _CROSS,
-            Pattern.CAUSAL_CROSS: _CROSS,
+            Pattern.NONCAUSAL_CROSS: "the c-th segment of the queries and the c-th of "
+            "the keys make one proposal, which takes segments of the same tokens",
+            Pattern.CAUSAL_CROSS: "the c-th segment of the queries and the c-th of "
+            "the keys make one proposal, which takes segments of the same tokens",
         },
         time="L m D",
         memory="L m",

@@ -9,11 +9,18 @@ causally they are prefix sums, taken chunk by chunk.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from attentions.features import elu_features
 from attentions.masks import visible
+from attentions.prefix_sums import (
+    linear_attention,
+    linear_attention_flops,
+    read_sums,
+    safe_divide,
+    sums_of,
+    zero_masked,
+)
 from cab import (
     Attention,
     AttentionContext,
@@ -24,19 +31,6 @@ from cab import (
     Pattern,
     register_attention,
 )
-
-_CHUNK = 64
-
-
-def elu_features(x: Tensor) -> Tensor:
-    """elu(x) + 1, positive; in float32 at least."""
-    return F.elu(x.to(torch.promote_types(x.dtype, torch.float32))) + 1.0
-
-
-def safe_divide(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Numerator / denominator, and zero where the denominator is zero (a row without keys)."""
-    empty = denominator == 0
-    return (numerator / denominator.masked_fill(empty, 1.0)).masked_fill(empty, 0.0)
 
 
 @register_attention(
@@ -65,14 +59,9 @@ class LinearElu(Attention):
         self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
     ) -> Tensor:
         """See `cab.Attention.forward`; the sums are kept in float32 at least."""
-        fq, fk = elu_features(q), self._key_features(k, context)
-        # One more column of ones makes the normaliser part of the same sums.
-        wide = F.pad(v.to(fq.dtype), (0, 1), value=1.0)
-        if self.pattern is Pattern.CAUSAL_SELF:
-            sums = _causal_sums(fq, fk, wide)
-        else:
-            sums = fq @ (fk.transpose(-1, -2) @ wide)
-        return safe_divide(sums[..., :-1], sums[..., -1:]).to(v.dtype)
+        fk, values = self._keys_and_values(k, v, context)
+        causal = self.pattern is Pattern.CAUSAL_SELF
+        return linear_attention(elu_features(q), fk, values, causal=causal)[0].to(v.dtype)
 
     def reference(
         self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
@@ -86,9 +75,7 @@ class LinearElu(Attention):
 
     def prefill(self, k: Tensor, v: Tensor, context: AttentionContext | None = None) -> DecodeState:
         """The sums S and z over the prompt or source, as one (B, H, D, Dv + 1) tensor."""
-        fk = self._key_features(k, context)
-        sums = fk.transpose(-1, -2) @ F.pad(v.to(fk.dtype), (0, 1), value=1.0)
-        return DecodeState(k.shape[-2], {"sums": sums})
+        return DecodeState(k.shape[-2], {"sums": sums_of(*self._keys_and_values(k, v, context))})
 
     def step(
         self,
@@ -100,47 +87,24 @@ class LinearElu(Attention):
     ) -> tuple[Tensor, DecodeState]:
         """Add the token's key and value to the sums, if it has any, and read them."""
         if k_t is not None and v_t is not None:
-            fk = elu_features(k_t)
-            wide = F.pad(v_t.to(fk.dtype), (0, 1), value=1.0)
-            state.tensors["sums"] = state.tensors["sums"] + fk.transpose(-1, -2) @ wide
+            state.tensors["sums"] = state.tensors["sums"] + sums_of(elu_features(k_t), v_t)
             state.length += k_t.shape[-2]
-        sums = elu_features(q_t) @ state.tensors["sums"]
-        return safe_divide(sums[..., :-1], sums[..., -1:]).to(q_t.dtype), state
+        return read_sums(elu_features(q_t), state.tensors["sums"]).to(q_t.dtype), state
 
     def state_size(self, length: int) -> int:
-        """H D (D + 1) numbers, whatever the length (values as wide as keys)."""
-        return self.spec.heads * self.spec.head_dim * (self.spec.head_dim + 1)
+        """H D (Dv + 1) numbers, whatever the length."""
+        return self.spec.heads * self.spec.head_dim * (self.spec.value_dim + 1)
 
     def flops(self, shape: AttentionShape) -> float:
-        """4 B H L D (Dv + 1), and causally the products within a chunk."""
-        rows = shape.batch * shape.heads
-        sums = 2 * rows * (shape.length_q + shape.length_k) * shape.head_dim * (shape.value_dim + 1)
-        if self.pattern is not Pattern.CAUSAL_SELF:
-            return sums
-        within = 2 * rows * shape.length_q * _CHUNK * (shape.head_dim + shape.value_dim + 1)
-        return sums + within
+        """2 B H (Lq + Lk) D (Dv + 1), and causally the products within a chunk."""
+        causal = self.pattern is Pattern.CAUSAL_SELF
+        return linear_attention_flops(shape, shape.head_dim, causal=causal)
 
     @staticmethod
-    def _key_features(k: Tensor, context: AttentionContext | None) -> Tensor:
-        fk = elu_features(k)
-        if context is None or context.key_mask is None:
-            return fk
-        return fk * context.key_mask[:, None, :, None]
-
-
-def _causal_sums(fq: Tensor, fk: Tensor, wide: Tensor) -> Tensor:
-    """Sum over visible j of (phi(q_i)·phi(k_j)) wide_j, chunked: (B, H, Lq, Dv + 1).
-
-    Keys before the first query (Lk - Lq of them) enter the first state.
-    """
-    lag = fk.shape[-2] - fq.shape[-2]
-    state = fk[..., :lag, :].transpose(-1, -2) @ wide[..., :lag, :]
-    fk, wide = fk[..., lag:, :], wide[..., lag:, :]
-    length = fq.shape[-2]
-    padding = -length % _CHUNK
-    fq, fk, wide = (F.pad(x, (0, 0, 0, padding)) for x in (fq, fk, wide))
-    fq, fk, wide = (x.unflatten(-2, (-1, _CHUNK)) for x in (fq, fk, wide))
-    moments = fk.transpose(-1, -2) @ wide
-    before = moments.cumsum(-3) - moments + state[..., None, :, :]
-    within = (fq @ fk.transpose(-1, -2)).tril() @ wide
-    return (within + fq @ before).flatten(-3, -2)[..., :length, :]
+    def _keys_and_values(
+        k: Tensor, v: Tensor, context: AttentionContext | None
+    ) -> tuple[Tensor, Tensor]:
+        """Features of the keys, and the values in their dtype; zeros where a key is masked."""
+        k, v = zero_masked(context, k, v)
+        (fk,) = zero_masked(context, elu_features(k))
+        return fk, v.to(fk.dtype)

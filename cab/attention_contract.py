@@ -154,8 +154,9 @@ class Attention(nn.Module):
                 where the source is fixed.
             v_t: (B, H, 1, Dv), likewise.
             state: from `prefill` or the step before; may be changed in place.
-            context: the token's own ``query_input`` (B, 1, E), and ``key_input`` in self attention.
-                A mechanism that reads neither may leave the parameter out of its signature.
+            context: the token's own ``query_input`` (B, 1, E) and ``query_positions`` (1,), in self
+                attention ``key_input`` and ``key_positions`` too. A mechanism that reads none of
+                them may leave the parameter out of its signature.
 
         Returns:
             (B, H, 1, Dv) and the state after this token.

@@ -97,10 +97,12 @@ class Inputs:
         )
 
     def token(self, t: int) -> AttentionContext:
-        """Layer input of query t alone; in self attention it is the key's too."""
-        own = self.query_input[:, t : t + 1]
+        """Layer input and position of query t alone; in self attention they are the key's too."""
+        own, place = self.query_input[:, t : t + 1], torch.tensor([t])
+        if self.query_input is not self.key_input:
+            return AttentionContext(query_input=own, query_positions=place)
         return AttentionContext(
-            query_input=own, key_input=own if self.query_input is self.key_input else None
+            query_input=own, key_input=own, query_positions=place, key_positions=place
         )
 
     def rows(self, index: slice) -> Inputs:
