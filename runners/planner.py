@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cab import AttentionSpec
 from cab.cell import Cell
 from cab.code_hash import code_hash
-from cab.errors import UsageError
+from cab.errors import OptionError, UsageError
 from cab.info import AttentionInfo, OptionValue, Scale, TaskInfo
 from cab.patterns import Pattern
 from cab.registries import ATTENTIONS, TASKS
@@ -77,7 +78,7 @@ def make_plan(request: Request, machine: str) -> Plan:
     wanted: list[tuple[Pattern, Entry[AttentionInfo]]] = []
     for entry in entries:
         supported = [p for p in patterns if entry.info.grade(p) is not None]
-        if not supported:
+        if not supported and "all" not in request.attentions:
             require_pattern(entry.info, patterns[0])
         notes += [
             f"{entry.id} does not support {pattern}: left out"
@@ -234,6 +235,18 @@ def _entries(names: Sequence[str]) -> list[Entry[AttentionInfo]]:
     return list(chosen.values())
 
 
+def _require_buildable(entry: Entry[AttentionInfo], options: Mapping[str, OptionValue]) -> None:
+    """Refuse values that only the constructor knows to be wrong (one must be even, say), before a
+    worker meets them in every cell.
+    """
+    cls = ATTENTIONS.load(entry)
+    for pattern in entry.info.patterns:
+        try:
+            cls(AttentionSpec(pattern, heads=2, head_dim=8), **options)
+        except ValueError as error:
+            raise OptionError(f"attention {entry.id!r}: {error}") from error
+
+
 def _options(
     entries: Sequence[Entry[AttentionInfo]], request: Request
 ) -> tuple[dict[str, dict[str, OptionValue]], list[str]]:
@@ -256,5 +269,7 @@ def _options(
             chosen |= preset_options(entry.info, preset)
         chosen |= {k: v for k, v in given.items() if k in entry.info.defaults()}
         options[entry.id] = resolve_options(entry.info, chosen)
+        if chosen:
+            _require_buildable(entry, options[entry.id])
     notes = [f"{entry.id} has no preset {preset}: its defaults" for entry in lacking]
     return options, notes

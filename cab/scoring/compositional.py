@@ -121,11 +121,9 @@ def compositional_index(
         group = (c.pattern.value, c.task)
         wanted[group] = wanted.get(group, 0) + 1
     grouped = scores.groupby(["pattern", "attention", "task"])["value"].agg(["mean", "size"])
-    complete = [
-        size == wanted[str(pattern), str(task)]
-        for (pattern, _, task), size in grouped["size"].items()  # type: ignore[misc]
-    ]
-    tasks = grouped[complete]["mean"].rename("value").reset_index()
+    tasks = grouped.reset_index().rename(columns={"mean": "value"})
+    groups = zip(tasks["pattern"], tasks["task"], strict=True)
+    tasks = tasks[tasks["size"] == [wanted[group] for group in groups]]
     per_pattern = pd.Series([pattern for pattern, _ in wanted]).value_counts()
     averages = tasks.groupby(["pattern", "attention"])["value"].agg(["mean", "size"]).reset_index()
     averages = averages[averages["size"] == averages["pattern"].map(per_pattern)]

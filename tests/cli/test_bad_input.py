@@ -26,6 +26,11 @@ LLA = ("--attn", "lla")
         ((*RUN, *LLA, "--option", "ridge"), "name=value"),
         ((*RUN, *LLA, "--option", "rigde=1"), "has no option 'rigde'; it has ridge"),
         ((*RUN, *LLA, "--option", "ridge=big"), "takes float"),
+        (
+            ("run", "--attn", "s4d", "--pattern", "CS", "--option", "state=3"),
+            "'s4d': state must be even",
+        ),
+        ((*RUN, *LLA, "--replicas", "0"), "must be positive"),
         ((*RUN, *LLA, "--preset", "cab"), "has no preset 'cab'; it has none"),
         ((*RUN, "--attn", "performer", "--preset", "cap"), "has no preset 'cap'; it has cab"),
         (("check", "performer", "--preset", "cap"), "has no preset 'cap'"),

@@ -95,3 +95,10 @@ def test_a_preset_must_exist_where_the_attention_is_named():
     notes = plan(attentions=["all"], preset="cab").notes
     assert "lla has no preset cab: its defaults" in notes
     assert not any("performer has no preset" in note for note in notes)
+
+
+def test_all_is_all_that_support_the_pattern():
+    made = plan(attentions=["all"])
+    assert "abc" in names(made.cells)
+    assert "local" not in names(made.cells)
+    assert "local does not support causal-cross: left out" in made.notes
