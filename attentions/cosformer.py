@@ -78,6 +78,7 @@ _LEAST_DENOMINATOR = 1e-6
                 least=0,
             ),
         ),
+        presets={"cab": {"horizon": 0}},
     )
 )
 class CosFormer(Attention):

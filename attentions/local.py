@@ -14,7 +14,7 @@ from torch import Tensor
 
 from attentions.exact import exact_softmax_attention
 from attentions.masks import visible
-from attentions.windows import banded_softmax_attention
+from attentions.windows import windowed_softmax_attention
 from cab import (
     Attention,
     AttentionContext,
@@ -49,7 +49,12 @@ from cab import (
         paper="Luong et al., Effective Approaches to Attention-based Neural Machine Translation",
         year=2015,
         url="https://arxiv.org/abs/1508.04025",
-        options=(Option("window", 15, "w: keys on each side, or keys in all where causal"),),
+        options=(
+            Option(
+                "window", 15, "w: keys on each side, or keys in all where causal", positive=True
+            ),
+        ),
+        presets={"cab": {"window": 15}},
     )
 )
 class LocalAttention(Attention):
@@ -68,18 +73,8 @@ class LocalAttention(Attention):
         self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
     ) -> Tensor:
         """See `cab.Attention.forward`."""
-        lag = k.shape[-2] - q.shape[-2]
-        key_mask = None if context is None else context.key_mask
-        if lag:
-            # Only the keys that the first query's window reaches matter; queries of the tokens
-            # before it are stood in by zeros and dropped.
-            start = max(0, lag - self.before)
-            k, v = k[..., start:, :], v[..., start:, :]
-            key_mask = None if key_mask is None else key_mask[:, start:]
-            lag -= start
-            q = torch.nn.functional.pad(q, (0, 0, lag, 0))
-        out = banded_softmax_attention(q, k, v, key_mask, before=self.before, after=self.after)
-        return out[..., lag:, :]
+        mask = None if context is None else context.key_mask
+        return windowed_softmax_attention(q, k, v, mask, before=self.before, after=self.after)
 
     def reference(
         self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None

@@ -2,12 +2,9 @@
 
 import pytest
 import torch
-from torch.nn import functional as F
 
-from attentions.exact import exact_softmax_attention
 from attentions.masks import causal_mask
 from attentions.spd import SpdSystems
-from attentions.windows import banded_softmax_attention
 from cab.patterns import Pattern
 from tests.attentions.cases import draw, module, qkv
 
@@ -18,33 +15,6 @@ def test_local_with_a_window_over_everything_is_softmax(pattern):
     want = module("softmax", pattern)(q, k, v)
     assert torch.allclose(module("local", pattern, window=19)(q, k, v), want, atol=1e-12)
     assert not torch.allclose(module("local", pattern, window=3)(q, k, v), want, atol=1e-3)
-
-
-@pytest.mark.parametrize("length", [1, 7, 16, 17, 50])
-@pytest.mark.parametrize(("before", "after"), [(0, 0), (3, 0), (2, 5), (40, 40)])
-def test_banded_attention_equals_the_band_mask(length, before, after):
-    q, k, v = qkv(length, length)
-    i, j = torch.arange(length)[:, None], torch.arange(length)[None]
-    band = (j >= i - before) & (j <= i + after)
-    want = exact_softmax_attention(q, k, v, band)
-    got = banded_softmax_attention(q, k, v, None, before=before, after=after)
-    assert torch.allclose(got, want, atol=1e-12)
-
-
-@pytest.mark.parametrize("length_k", [1, 63, 64, 65, 130])
-def test_linear_attention_chunks_equal_the_recurrence(length_k):
-    q, k, v = qkv(length_k, length_k)
-    fq, fk = F.elu(q) + 1, F.elu(k) + 1
-    state = torch.zeros(2, 3, 5, 5).double()
-    total = torch.zeros(2, 3, 5).double()
-    rows = []
-    for t in range(length_k):
-        state = state + fk[:, :, t, :, None] * v[:, :, t, None, :]
-        total = total + fk[:, :, t]
-        numerator = (fq[:, :, t, None, :] @ state)[:, :, 0]
-        rows.append(numerator / (fq[:, :, t] * total).sum(-1, keepdim=True))
-    want = torch.stack(rows, dim=2)
-    assert torch.allclose(module("linear-elu", "CS")(q, k, v), want, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", ["softmax", "softmax-exact", "linear-elu", "local", "lla"])

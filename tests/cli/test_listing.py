@@ -115,5 +115,11 @@ def test_the_support_matrix_holds_all_of_cabs(cab_in):
         assert all(grades[Pattern.parse(p)] in set(Grade) for p in patterns.split()), name
 
 
+def test_cabs_mechanisms_have_cabs_settings():
+    presets = {info.id: info.presets for info in ATTENTIONS.infos()}
+    for name in CAB_SUPPORT.keys() - {"softmax", "flash"}:  # which have none
+        assert presets[name]["cab"], name
+
+
 def test_every_absent_pattern_has_a_reason(cab_in):
     assert "no reason is given" not in cab_in("list", "attentions", "--patterns").stdout
