@@ -40,7 +40,8 @@ from torch.nn import functional as F
 from attentions.autocast import without_autocast
 from attentions.exact import exact_softmax_attention
 from attentions.masks import visible
-from attentions.windows import Summaries, windowed_softmax_attention
+from attentions.window_tiles import Summaries
+from attentions.windows import windowed_softmax_attention
 from cab import (
     Attention,
     AttentionContext,
