@@ -58,6 +58,10 @@ def _children(pid):
     return found
 
 
+def _files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
+
+
 def alive(pid):
     try:
         with open(f"/proc/{pid}/stat") as file:
@@ -71,11 +75,12 @@ def test_run_prints_the_table_and_a_second_run_measures_nothing(cab_in, tmp_path
     assert first.returncode == 0, first.stdout + first.stderr
     for word in ("test-time-regression", "mse", "lla", "softmax", "none", "±", "Parquet: store"):
         assert word in first.stdout
-    files = sorted(os.listdir(tmp_path / "store"))
-    assert len(files) == CELLS
+    files = _files(tmp_path / "store")
+    assert sum(name.endswith(".parquet") for name in files) == CELLS
+    assert any(name.startswith("artifacts/") for name in files)
     second = cab_in(*WORDS, "--out", "store")
     assert f"{CELLS} in store already, 0 to run" in second.stdout
-    assert sorted(os.listdir(tmp_path / "store")) == files
+    assert _files(tmp_path / "store") == files
     assert (
         first.stdout.split("causal-cross (tiny")[1] == second.stdout.split("causal-cross (tiny")[1]
     )
