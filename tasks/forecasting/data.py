@@ -1,8 +1,8 @@
 """Multivariate series in time order: splits, scaling, calendar features, windows.
 
 The first 70 % of the rows train, the next 10 % validate, the last 20 % test, as in Informer (Zhou
-et al. 2021). Every window lies wholly inside its split, so no value that was a training target is
-seen again, not even as history.
+et al. 2021), unless the data set has published bounds of its own. Every target lies inside its
+split, and so does the history before it, unless a task asks for the published rule (``reach``).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,17 +18,37 @@ from torch import Tensor
 
 from cab import Batch
 from cab.errors import DataError
-from tasks.data.embedded import dataset as embedded_dataset
-
-CSV_LAYOUT = (
-    "expected a folder with exactly one .csv: first column 'date', every other column numeric "
-    "without gaps, rows in time order"
-)
 
 TRAIN_TENTHS, TEST_TENTHS = 7, 2
 
 TIME_FEATURES = 6
 """Sine and cosine of hour of day, day of week and day of year."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The rows first:end of each split."""
+
+    train: tuple[int, int]
+    validation: tuple[int, int]
+    test: tuple[int, int]
+
+    @classmethod
+    def of(cls, rows: int) -> Bounds:
+        """70, 10 and 20 % of the rows."""
+        first, second = rows * TRAIN_TENTHS // 10, rows - rows * TEST_TENTHS // 10
+        return cls((0, first), (first, second), (second, rows))
+
+
+@dataclass(frozen=True)
+class WideTable:
+    """A series as it was read: one row per time stamp, one column per variable."""
+
+    name: str
+    """Of the data set: the embedded one's, or that of the file without ``.csv``"""
+    dates: pd.DatetimeIndex
+    numbers: pd.DataFrame
+    """float64"""
 
 
 @dataclass(frozen=True)
@@ -81,37 +100,51 @@ class SeriesDataset:
     """(K,) standard deviation of the training stretch; 1 where it is constant"""
 
     @classmethod
-    def of(cls, dates: pd.DatetimeIndex, frame: pd.DataFrame, window: int) -> SeriesDataset:
+    def of(
+        cls, table: WideTable, window: int, bounds: Bounds | None = None, reach: int = 0
+    ) -> SeriesDataset:
         """Split and scale a table of numbers.
 
         Args:
-            dates: time stamp of each row, ascending.
-            frame: one float column per variable.
+            table: in time order.
             window: rows of the longest window that will be drawn.
+            bounds: of the splits; None: 70, 10 and 20 %.
+            reach: rows before validation and before test that the histories of their first windows
+                may take. Targets never come from there.
 
         Raises:
             DataError: a split is too short for a window.
         """
-        rows = len(frame)
-        first = rows * TRAIN_TENTHS // 10
-        second = rows - rows * TEST_TENTHS // 10
-        bounds = {"train": (0, first), "validation": (first, second), "test": (second, rows)}
-        for name, (begin, end) in bounds.items():
+        rows = len(table.numbers)
+        bounds = bounds or Bounds.of(rows)
+        kept = bounds.test[1]
+        if rows < kept:
+            raise DataError(f"it has {rows} rows, the published split of {table.name} has {kept}")
+        stretches = {
+            "train": bounds.train,
+            "validation": (bounds.validation[0] - reach, bounds.validation[1]),
+            "test": (bounds.test[0] - reach, bounds.test[1]),
+        }
+        for name, (begin, end) in stretches.items():
             if end - begin < window:
                 raise DataError(
                     f"the {name} split has {end - begin} of {rows} rows, a window needs {window}"
                 )
-        raw = torch.from_numpy(frame.to_numpy(dtype=np.float64, copy=True))
-        mean = raw[:first].mean(0)
-        deviation = raw[:first].std(0, correction=0)
+        raw = torch.from_numpy(table.numbers.to_numpy(dtype=np.float64, copy=True))
+        known = raw[slice(*bounds.train)]
+        mean, deviation = known.mean(0), known.std(0, correction=0)
         deviation = torch.where(deviation > 0, deviation, 1.0)
         values = ((raw - mean) / deviation).float()
-        times = calendar_features(dates)
-        stretches = {
-            name: Series(values[begin:end], times[begin:end])
-            for name, (begin, end) in bounds.items()
-        }
-        return cls(columns=tuple(frame.columns), mean=mean, deviation=deviation, **stretches)
+        times = calendar_features(table.dates)
+        return cls(
+            columns=tuple(map(str, table.numbers.columns)),
+            mean=mean,
+            deviation=deviation,
+            **{
+                name: Series(values[begin:end], times[begin:end])
+                for name, (begin, end) in stretches.items()
+            },
+        )
 
     def digest(self) -> str:
         """SHA-256 of the column names, the scale and every split's numbers."""
@@ -135,54 +168,3 @@ def calendar_features(dates: pd.DatetimeIndex) -> Tensor:
     )
     angles = [2 * math.pi * torch.from_numpy(np.array(turn, dtype=np.float64)) for turn in turns]
     return torch.stack([wave(a) for a in angles for wave in (torch.sin, torch.cos)], dim=1).float()
-
-
-def load_series(dataset: str, data_dir: Path | None, window: int) -> SeriesDataset:
-    """The embedded series of that name, or the one in ``data_dir``.
-
-    Args:
-        dataset: an embedded data set with a column ``timestamp``, every other column a variable.
-        data_dir: folder to read instead; see `read_folder`.
-        window: rows of the longest window that will be drawn.
-
-    Raises:
-        DataError: data missing, altered, too short or of another layout.
-    """
-    if data_dir is not None:
-        return read_folder(data_dir, window)
-    frame = embedded_dataset(dataset).table().to_pandas()
-    dates = pd.DatetimeIndex(frame.pop("timestamp"))
-    return SeriesDataset.of(dates, frame.astype(np.float64), window)
-
-
-def read_folder(folder: Path, window: int) -> SeriesDataset:
-    """The wide CSV of ETT, ECL and Weather, as Informer publishes them.
-
-    Raises:
-        DataError: not exactly one CSV, or one of another layout; says what is wrong with it.
-    """
-    paths = sorted(folder.glob("*.csv")) if folder.is_dir() else []
-    if len(paths) != 1:
-        held = ", ".join(path.name for path in paths) or "none"
-        raise DataError(f"{folder} has {len(paths)} .csv files ({held}); {CSV_LAYOUT}")
-    path = paths[0]
-    try:
-        table = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path} cannot be read ({reason}); {CSV_LAYOUT}") from error
-    if len(table.columns) < 2 or table.columns[0] != "date":
-        raise DataError(f"{path} begins with columns {list(table.columns[:2])}; {CSV_LAYOUT}")
-    dates = pd.to_datetime(table["date"], errors="coerce")
-    if dates.isna().any():
-        raise DataError(f"{path}: row {int(dates.isna().argmax())} has no date; {CSV_LAYOUT}")
-    if not dates.is_monotonic_increasing:
-        raise DataError(f"{path}: the dates are not in order; {CSV_LAYOUT}")
-    numbers = table.drop(columns="date")
-    for name, column in numbers.items():
-        if not pd.api.types.is_numeric_dtype(column) or not np.isfinite(column).all():
-            raise DataError(f"{path}: column {name!r} is not all finite numbers; {CSV_LAYOUT}")
-    try:
-        return SeriesDataset.of(pd.DatetimeIndex(dates), numbers.astype(np.float64), window)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error

@@ -13,9 +13,6 @@ from cab import Pattern, Slots
 from tasks.backbones.positions import sinusoid
 from tasks.backbones.transformer import CrossAttentionLayer, SelfAttentionLayer
 
-_EXPANSION = 2
-_DROPOUT = 0.1
-
 
 class EncoderDecoder(nn.Module):
     """An encoder of the history and a decoder of time-stamped queries; the noncausal-cross slots.
@@ -34,7 +31,10 @@ class EncoderDecoder(nn.Module):
         features: int,
         dim: int,
         heads: int,
-        layers: int,
+        encoder_layers: int,
+        decoder_layers: int,
+        expansion: int,
+        dropout: float,
     ) -> None:
         super().__init__()
         self.history_input = nn.Linear(variables + features, dim)
@@ -47,12 +47,12 @@ class EncoderDecoder(nn.Module):
                 dim,
                 heads,
                 layer_index=index,
-                layers=layers,
+                layers=encoder_layers,
                 max_length=history,
-                expansion=_EXPANSION,
-                dropout=_DROPOUT,
+                expansion=expansion,
+                dropout=dropout,
             )
-            for index in range(layers)
+            for index in range(encoder_layers)
         )
         self.decoder = nn.ModuleList(
             CrossAttentionLayer(
@@ -62,12 +62,12 @@ class EncoderDecoder(nn.Module):
                 dim,
                 heads,
                 layer_index=index,
-                layers=layers,
+                layers=decoder_layers,
                 max_length=max(history, horizon),
-                expansion=_EXPANSION,
-                dropout=_DROPOUT,
+                expansion=expansion,
+                dropout=dropout,
             )
-            for index in range(layers)
+            for index in range(decoder_layers)
         )
         self.memory_norm = nn.LayerNorm(dim)
         self.norm = nn.LayerNorm(dim)
@@ -107,6 +107,8 @@ class MaskedEncoder(nn.Module):
         dim: int,
         heads: int,
         layers: int,
+        expansion: int,
+        dropout: float,
     ) -> None:
         super().__init__()
         self.history_input = nn.Linear(variables + features, dim)
@@ -122,8 +124,8 @@ class MaskedEncoder(nn.Module):
                 layer_index=index,
                 layers=layers,
                 max_length=history + horizon,
-                expansion=_EXPANSION,
-                dropout=_DROPOUT,
+                expansion=expansion,
+                dropout=dropout,
             )
             for index in range(layers)
         )

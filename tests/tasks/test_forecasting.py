@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,13 @@ from cab import Attention, Batch, Pattern, Scale, Slots
 from cab.errors import DataError
 from tasks.data.embedded import dataset
 from tasks.forecasting.data import Series, calendar_features
-from tasks.forecasting.task import HISTORY, HORIZON, Forecasting, forecast
+from tasks.forecasting.published import published
+from tasks.forecasting.series_task import forecast
+from tasks.forecasting.task import Forecasting
 
 PATTERNS = [Pattern.NONCAUSAL_CROSS, Pattern.NONCAUSAL_SELF]
 CANDIDATES = [SoftmaxAttention, ExactSoftmaxAttention, NoAttention]
+HISTORY, HORIZON = 96, 24
 WINDOW = HISTORY + HORIZON
 
 
@@ -50,8 +54,8 @@ def table(rows: int = 2000) -> pd.DataFrame:
     )
 
 
-def write(folder: Path, frame: pd.DataFrame) -> Path:
-    frame.to_csv(folder / "ETTh1.csv", index=False)
+def write(folder: Path, frame: pd.DataFrame, name: str = "load.csv") -> Path:
+    frame.to_csv(folder / name, index=False)
     return folder
 
 
@@ -182,8 +186,37 @@ def test_persistence_error_is_that_of_numpy(tmp_path: Path) -> None:
     with torch.no_grad():
         metrics = task.evaluate(Persistence(), "test", 0)
     assert metrics == pytest.approx(
-        {"mse": np.square(errors).mean(), "mae": np.abs(errors).mean()}, rel=1e-5
+        {
+            "mse": np.square(errors).mean(),
+            "mae": np.abs(errors).mean(),
+            "mse_target": np.square(errors[..., 1]).mean(),
+            "mae_target": np.abs(errors[..., 1]).mean(),
+        },
+        rel=1e-5,
     )
+
+
+@pytest.mark.parametrize(
+    ("file", "columns", "target"),
+    [
+        ("ETTh1.csv", ["HUFL", "OT", "last"], "OT"),
+        ("ECL.csv", ["MT_000", "MT_320", "last"], "MT_320"),
+        ("WTH.csv", ["WetBulbCelsius", "last"], "WetBulbCelsius"),
+        ("other.csv", ["OT", "JFK_temp", "last"], "JFK_temp"),
+        ("other.csv", ["OT", "last"], "last"),
+    ],
+)
+def test_target_column(tmp_path: Path, file: str, columns: list[str], target: str) -> None:
+    """The target's error alone is not zero when only the target moves."""
+    frame = pd.DataFrame({"date": pd.date_range("2016-07-01", periods=14_400, freq="h")})
+    for column in columns:
+        frame[column] = np.sin(np.arange(len(frame))) if column == target else 1.0
+    task = Forecasting(PATTERNS[0], Scale.TINY, write(tmp_path, frame, file))
+    with torch.no_grad():
+        scores = task.evaluate(Persistence(), "test", 0)
+    assert scores["mse_target"] == pytest.approx(len(columns) * scores["mse"])
+    assert scores["mae_target"] == pytest.approx(len(columns) * scores["mae"])
+    assert scores["mse"] > 0.1
 
 
 def test_backbone_is_the_same_for_every_candidate(task: Forecasting) -> None:
@@ -232,24 +265,44 @@ def test_data_dir_is_used_and_hashed(tmp_path: Path) -> None:
     assert one.data_hash != two.data_hash
 
 
-@pytest.mark.parametrize(
-    ("frame", "complaint"),
-    [
-        (table().rename(columns={"date": "when"}), r"begins with columns \['when', 'load'\]"),
-        (table()[["date"]], "begins with columns"),
-        (table().assign(date="yesterday-ish"), "row 0 has no date"),
-        (table().iloc[::-1], "not in order"),
-        (table().assign(OT="n/a!"), "column 'OT' is not all finite numbers"),
-        (table().assign(OT=np.nan), "column 'OT' is not all finite numbers"),
-        (table(rows=1000), "validation split has 100 of 1000 rows, a window needs 120"),
-        (pd.DataFrame(), "cannot be read"),
-    ],
-)
+MALFORMED = [
+    (table().rename(columns={"date": "when"}), "begins with column 'when'"),
+    (table()[["date"]], "has one column only"),
+    (table().assign(date="yesterday-ish"), "row 0 has no date"),
+    (table().iloc[::-1], "not in order"),
+    (table().assign(OT="n/a!"), "column 'OT' is not all finite numbers"),
+    (table().assign(OT=np.nan), "column 'OT' is not all finite numbers"),
+    (table(rows=0), "has no rows"),
+    (table(rows=1000), "validation split has 100 of 1000 rows, a window needs 120"),
+    (pd.DataFrame(), "cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("frame", "complaint"), MALFORMED)
 def test_malformed_csv_is_named(tmp_path: Path, frame: pd.DataFrame, complaint: str) -> None:
+    write(tmp_path, frame)
     with pytest.raises(DataError, match=complaint) as caught:
-        Forecasting(PATTERNS[0], Scale.TINY, write(tmp_path, frame))
-    assert "ETTh1.csv" in str(caught.value)
+        Forecasting(PATTERNS[0], Scale.TINY, tmp_path)
+    assert "load.csv" in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert Forecasting.data_problems(tmp_path)
+
+
+def test_every_problem_is_reported(tmp_path: Path) -> None:
+    """Two columns that are not numbers, a date that is none and one out of order."""
+    frame = table().assign(OT="n/a!", third=np.inf)
+    frame.loc[7, "date"] = "tomorrow"
+    frame.loc[9, "date"] = "2001-01-01 00:00:00"
+    problems = Forecasting.data_problems(write(tmp_path, frame))
+    assert len(problems) == 4
+    for problem, words in zip(problems, ("row 7", "not in order", "'OT'", "'third'"), strict=True):
+        assert words in problem
+        assert "load.csv" in problem
+        assert "\n" not in problem
+    # Windows of scale paper are the longest that are drawn.
+    short = write(tmp_path, table(rows=2000))
+    assert "a window needs 1056" in Forecasting.data_problems(short)[0]
+    assert Forecasting.data_problems(write(tmp_path, table(rows=8000))) == []
 
 
 def test_data_dir_needs_exactly_one_csv(tmp_path: Path) -> None:
@@ -259,5 +312,109 @@ def test_data_dir_needs_exactly_one_csv(tmp_path: Path) -> None:
         Forecasting(PATTERNS[0], Scale.TINY, tmp_path / "nowhere")
     write(tmp_path, table())
     table().to_csv(tmp_path / "ETTh2.csv", index=False)
-    with pytest.raises(DataError, match=r"2 \.csv files \(ETTh1\.csv, ETTh2\.csv\)"):
+    with pytest.raises(DataError, match=r"2 \.csv files \(ETTh2\.csv, load\.csv\)"):
         Forecasting(PATTERNS[0], Scale.TINY, tmp_path)
+    assert len(Forecasting.data_problems(tmp_path)) == 1
+
+
+# The published data sets
+
+
+@pytest.mark.parametrize(("file", "hourly_rows"), [("ETTh1.csv", 1), ("ETTm1.csv", 4)])
+def test_ett_is_split_by_months(tmp_path: Path, file: str, hourly_rows: int) -> None:
+    """12, 4 and 4 months of 30 days; what follows is not used."""
+    month = 30 * 24 * hourly_rows
+    frame = table(rows=20 * month + 500)
+    frame["load"] = np.arange(len(frame), dtype=float)
+    data = Forecasting(PATTERNS[0], Scale.TINY, write(tmp_path, frame, file)).data
+
+    def rows(series: Series) -> tuple[int, int]:
+        counted = series.values[:, 0].double() * data.deviation[0] + data.mean[0]
+        return round(counted[0].item()), round(counted[-1].item()) + 1
+
+    assert rows(data.train) == (0, 12 * month)
+    assert rows(data.validation) == (12 * month, 16 * month)
+    assert rows(data.test) == (16 * month, 20 * month)
+
+    paper = Forecasting(PATTERNS[0], Scale.PAPER, tmp_path)
+    history = published(file.removesuffix(".csv")).multivariate.history
+    assert rows(paper.data.train) == (0, 12 * month)
+    assert rows(paper.data.validation) == (12 * month - history, 16 * month)
+    assert rows(paper.data.test) == (16 * month - history, 20 * month)
+
+
+def test_short_ett_is_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path, table(), "ETTh1.csv")
+    with pytest.raises(DataError, match=r"ETTh1\.csv: it has 2000 rows, .* has 14400"):
+        Forecasting(PATTERNS[0], Scale.TINY, folder)
+    assert "14400" in Forecasting.data_problems(folder)[0]
+
+
+@pytest.mark.parametrize(
+    ("file", "variables", "history", "horizon", "layers"),
+    [
+        ("ETTh1.csv", 7, 336, 720, (2, 1)),
+        ("ETTh1.csv", 1, 168, 720, (2, 1)),
+        ("ETTm1.csv", 7, 672, 672, (2, 1)),
+        ("ECL.csv", 3, 336, 960, (3, 2)),
+        ("WTH.csv", 3, 720, 720, (3, 2)),
+        ("another.csv", 3, 336, 720, (2, 1)),
+    ],
+)
+def test_paper_scale_has_the_published_lengths(
+    tmp_path: Path, file: str, variables: int, history: int, horizon: int, layers: tuple[int, int]
+) -> None:
+    rows = 57_600 if file.startswith("ETTm") else 14_400
+    columns = {f"c{i}": np.sin(np.arange(rows) / (i + 1)) for i in range(variables)}
+    frame = pd.DataFrame({"date": pd.date_range("2016-07-01", periods=rows, freq="15min")})
+    task = Forecasting(PATTERNS[0], Scale.PAPER, write(tmp_path, frame.assign(**columns), file))
+    assert (task.history, task.horizon) == (history, horizon)
+    assert (task.geometry.encoder_layers, task.geometry.decoder_layers) == layers
+    assert task.length() == (horizon, history)
+    epochs = task.recipe.steps * task.recipe.batch_size / task.training_windows
+    assert 5.9 < epochs <= 6
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def by_hand(pattern: Pattern, dim: int, hidden: int, layers: tuple[int, int], window: int) -> int:
+    """Parameters of the backbone of a pattern; 24 variables, 6 time features."""
+    attention = 4 * (dim * dim + dim)
+    feed_forward = dim * hidden + hidden + hidden * dim + dim
+    norm = 2 * dim
+    self_layer = attention + feed_forward + 2 * norm
+    inputs = (24 + 6) * dim + dim + 6 * dim + dim
+    ends = inputs + window * dim + norm + 24 * dim + 24
+    if pattern is Pattern.NONCAUSAL_SELF:
+        return ends + dim + sum(layers) * self_layer
+    cross_layer = 2 * attention + feed_forward + 3 * norm
+    return ends + norm + layers[0] * self_layer + layers[1] * cross_layer
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"), [(PATTERNS[0], 11_083_288), (PATTERNS[1], 10_031_128)]
+)
+def test_parameters_at_the_published_geometry(pattern: Pattern, expected: int) -> None:
+    """Informer's width 512 and feed-forward 2048."""
+    task = Forecasting(pattern, Scale.PAPER)
+    parameters = count(build(task, SoftmaxAttention))
+    assert parameters == by_hand(pattern, 512, 2048, (2, 1), 336 + 720) == expected
+
+
+@pytest.mark.parametrize(("pattern", "layers"), [(PATTERNS[0], (2, 2)), (PATTERNS[1], (3, 0))])
+def test_base_scale_takes_a_step(
+    pattern: Pattern, layers: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Forecasting(pattern, Scale.BASE)
+    few = replace(task.recipe, batch_size=4)
+    monkeypatch.setattr(Forecasting, "recipe", few)
+    model = build(task, SoftmaxAttention)
+    assert count(model) == by_hand(pattern, 128, 512, layers, 168 + 48)
+    batch = draw(task, 0)
+    optimizer = torch.optim.AdamW(model.eval().parameters(), lr=1e-3)
+    before = task.loss(model, batch)
+    before.backward()
+    optimizer.step()
+    assert task.loss(model, batch).item() < before.item()
