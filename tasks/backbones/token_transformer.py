@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from cab import Pattern, Slots
@@ -15,7 +16,10 @@ class TokenTransformer(nn.Module):
     With causal-self slots it is a GPT-2 decoder (Radford et al. 2019), with noncausal-self slots
     a RoBERTa encoder (Liu et al. 2019), in pre-norm form. Positions are trained as in both, but
     start as sinusoids: from a random start, telling neighbours apart takes most of a short run.
+    A sequence longer than those trained on has the same sinusoids beyond them, as they started.
     """
+
+    beyond: Tensor
 
     def __init__(
         self,
@@ -31,6 +35,7 @@ class TokenTransformer(nn.Module):
         expansion: int = 4,
         position_base: float = 1e4,
         position_amplitude: float = 1.0,
+        longest: int | None = None,
     ) -> None:
         """Build the stack.
 
@@ -39,17 +44,21 @@ class TokenTransformer(nn.Module):
             pattern: of every slot.
             tokens: number of input ids.
             classes: number of output ids.
-            length: longest sequence.
+            length: longest sequence in training.
             dim: width of a token.
             heads: heads of every slot.
             layers: number of layers.
             expansion: of the feed-forward layers, hidden width by ``dim``.
             position_base: of the sinusoids that the positions start as.
             position_amplitude: likewise.
+            longest: longest sequence of all; None: ``length``.
         """
         super().__init__()
         self.token = nn.Embedding(tokens, dim)
-        self.position = nn.Parameter(sinusoid(length, dim, position_base, position_amplitude))
+        longest = longest or length
+        start = sinusoid(longest, dim, position_base, position_amplitude)
+        self.position = nn.Parameter(start[:length].clone())
+        self.register_buffer("beyond", start[length:].clone(), persistent=False)
         self.layers = nn.ModuleList(
             SelfAttentionLayer(
                 slots,
@@ -58,7 +67,7 @@ class TokenTransformer(nn.Module):
                 heads,
                 layer_index=index,
                 layers=layers,
-                max_length=length,
+                max_length=longest,
                 expansion=expansion,
             )
             for index in range(layers)
@@ -78,7 +87,11 @@ class TokenTransformer(nn.Module):
         Returns:
             (B, M, classes), with M = L where ``read`` is None.
         """
-        x = self.token(tokens) + self.position[: tokens.shape[1]]
+        length, trained = tokens.shape[1], len(self.position)
+        positions = self.position[:length]
+        if length > trained:
+            positions = torch.cat([positions, self.beyond[: length - trained]])
+        x = self.token(tokens) + positions
         for layer in self.layers:
             x = layer(x)
         if read is not None:

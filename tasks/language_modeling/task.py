@@ -6,6 +6,18 @@ logarithm per UTF-8 byte, which stays comparable when the vocabulary changes.
 
 At the small scales a run ends while the model still learns to use its nearest neighbours, so a
 mechanism that starts out local is ahead of softmax; what lies far back hardly counts yet.
+
+Length extrapolation (CAB section 5) is measured on windows that are longer than those trained on.
+Positions are trained parameters that start as sinusoids. Those beyond the trained length were never
+trained; they are the sinusoid's next values, the only choice that adds no fitted constant. So the
+numbers tell what mechanism *and* positions make of unseen lengths, alike for every mechanism.
+
+Scale ``paper`` is CAB's geometry and schedule for PG-19 (``--data-dir``): 16 windows of 8192 a step
+(8 GPUs of one window, two batches a step), 125,000 steps. The vocabulary is this suite's, at most
+256 characters where CAB has 50,257 subwords, so that a window is about a quarter of the text and
+the perplexity is per character; embedding and readout are smaller for it, the layers are the same.
+The norm of the gradient is clipped as at the other scales. On the embedded text it runs, and
+overfits.
 """
 
 from __future__ import annotations
@@ -14,7 +26,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +46,7 @@ from cab import (
 from cab.task_contract import Split
 from tasks import pictures
 from tasks.backbones.token_transformer import TokenTransformer
-from tasks.data.text import load_corpus
+from tasks.data.text_source import EVERYTHING, EXTRACT, WHOLE, folder_problems, load_corpus
 
 
 @dataclass(frozen=True)
@@ -44,23 +55,50 @@ class _Size:
     """Characters predicted per window."""
     dim: int
     layers: int
+    heads: int
+    expansion: int
     windows: Mapping[str, int]
     """Windows evaluated per split."""
 
 
 _SIZES = {
-    Scale.TINY: _Size(64, 64, 2, MappingProxyType({"validation": 64, "test": 128})),
-    Scale.SMALL: _Size(128, 64, 2, MappingProxyType({"validation": 64, "test": 256})),
+    Scale.TINY: _Size(64, 64, 2, 4, 2, {"validation": 64, "test": 128}),
+    Scale.SMALL: _Size(128, 64, 2, 4, 2, {"validation": 64, "test": 256}),
+    Scale.BASE: _Size(512, 256, 6, 8, 4, {"validation": 128, "test": 512}),
+    Scale.PAPER: _Size(8192, 768, 12, 12, 4, {"validation": 256, "test": WHOLE}),
 }
 
 _RECIPES = {
     Scale.TINY: Recipe(steps=150, batch_size=16, learning_rate=1e-2),
     Scale.SMALL: Recipe(steps=700, batch_size=8, learning_rate=1e-2),
+    Scale.BASE: Recipe(
+        steps=3000,
+        batch_size=32,
+        learning_rate=1e-3,
+        warmup_steps=200,
+        evaluations=10,
+        precision="bfloat16",
+    ),
+    Scale.PAPER: Recipe(
+        steps=125_000,
+        batch_size=1,
+        accumulate=16,
+        learning_rate=5e-4,
+        warmup_steps=10_000,
+        betas=(0.9, 0.999),
+        schedule="inverse-sqrt",
+        evaluations=25,
+        precision="bfloat16",
+    ),
 }
 
-_HEADS = 4
-_EXPANSION = 2
+TWICE, LONGEST = 2, 4
+"""Multiples of the trained length: of ``bits_per_byte_2x``, and the end of the curve"""
+_CURVE = (1 / 4, 1 / 2, 1, TWICE, LONGEST)
+
 _EVALUATION_BATCH = 64
+_EVALUATION_CHARACTERS = 16_384
+"""At most, in a batch of long windows"""
 _CONTINUATIONS, _DRAWN = 3, 160
 
 
@@ -84,12 +122,21 @@ _CONTINUATIONS, _DRAWN = 3, 160
                 help="Perplexity per character; the same information as bits per byte.",
                 headline=False,
             ),
+            Metric(
+                "bits_per_byte_2x",
+                "bit/byte",
+                higher_is_better=False,
+                help="Bits per byte in windows of twice the trained length, whose later positions "
+                "no training step has seen.",
+                headline=False,
+            ),
         ),
-        scales=(Scale.TINY, Scale.SMALL),
+        scales=(Scale.TINY, Scale.SMALL, Scale.BASE, Scale.PAPER),
         dataset="web-bible",
         data_dir="a folder with train/*.txt, validation/*.txt and test/*.txt, one UTF-8 file per "
-        "document, as in PG-19; files are read in the order of their names, up to 16 million "
-        "characters of train and 1 million of each other split",
+        "document, as in PG-19; files are read in the order of their names, all of them at "
+        "scale paper, otherwise up to 16 million characters of train and 1 million of each other "
+        "split",
         paper="Zhang et al., CAB: Comprehensive Attention Benchmarking on Long Sequence Modeling",
         url="https://arxiv.org/abs/2210.07661",
     )
@@ -100,7 +147,17 @@ class LanguageModeling(Task):
     def __init__(self, pattern: Pattern, scale: Scale, data_dir: Path | None = None) -> None:
         super().__init__(pattern, scale, data_dir)
         self._size = _SIZES[scale]
-        self.corpus = load_corpus(self.info.dataset, data_dir, window=self._size.length + 1)
+        self.corpus = load_corpus(
+            self.info.dataset,
+            data_dir,
+            window=TWICE * self._size.length + 1,
+            limits=EVERYTHING if scale is Scale.PAPER else EXTRACT,
+        )
+
+    @classmethod
+    def data_problems(cls, data_dir: Path) -> list[str]:
+        """See `cab.Task.data_problems`; the longest windows must fit."""
+        return folder_problems(data_dir, TWICE * _SIZES[Scale.PAPER].length + 1)
 
     @property
     def data_hash(self) -> str:
@@ -126,9 +183,10 @@ class LanguageModeling(Task):
             classes=size,
             length=self._size.length,
             dim=self._size.dim,
-            heads=_HEADS,
+            heads=self._size.heads,
             layers=self._size.layers,
-            expansion=_EXPANSION,
+            expansion=self._size.expansion,
+            longest=LONGEST * self._size.length,
         )
 
     def training_batch(self, generator: torch.Generator) -> Batch:
@@ -146,22 +204,53 @@ class LanguageModeling(Task):
 
     def evaluate(self, model: nn.Module, split: Split, seed: int) -> dict[str, float]:
         """Over disjoint windows, spread evenly; a character's context is its window so far."""
-        length = self._size.length + 1
+        bits, perplexity = self._scores(model, split, self._size.length)
+        longer, _ = self._scores(model, split, TWICE * self._size.length)
+        return {"bits_per_byte": bits, "perplexity": perplexity, "bits_per_byte_2x": longer}
+
+    def _scores(self, model: nn.Module, split: Split, length: int) -> tuple[float, float]:
+        """Bits per byte and perplexity in windows of a length; about as much text for any."""
         text = self.corpus.validation if split == "validation" else self.corpus.test
-        starts = text.even_starts(length, self._size.windows[split])
+        windows = max(1, self._size.windows[split] * self._size.length // length)
+        starts = text.even_starts(length + 1, windows)
         device = next(model.parameters()).device
         nats = 0.0
-        for part in torch.split(starts, _EVALUATION_BATCH):
-            batch = {"window": text.windows(part, length).to(device)}
-            nats += self.loss(model, batch).item() * len(part) * self._size.length
-        predicted = starts[:, None] + torch.arange(1, length)
+        for part in torch.split(starts, _batch(length)):
+            batch = {"window": text.windows(part, length + 1).to(device)}
+            nats += self.loss(model, batch).item() * len(part) * length
+        predicted = sum(
+            int(text.utf8_bytes[start + 1 : start + 1 + length].sum()) for start in starts.tolist()
+        )
+        return nats / math.log(2) / predicted, math.exp(nats / (len(starts) * length))
+
+    def extrapolation(self, model: nn.Module) -> dict[float, float]:
+        """Bits per byte of test text by length of the window, in trained lengths."""
+        lengths = {multiple: round(multiple * self._size.length) for multiple in _CURVE}
+        held = len(self.corpus.test)
         return {
-            "bits_per_byte": nats / math.log(2) / int(text.utf8_bytes[predicted].sum()),
-            "perplexity": math.exp(nats / predicted.numel()),
+            multiple: self._scores(model, "test", length)[0]
+            for multiple, length in lengths.items()
+            if length < held
         }
 
     def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
-        """Continuations of test text, one character after the other, drawn from the model."""
+        """Continuations of test text, drawn from the model, and the curve over lengths."""
+        return [self._continuations(model, seed), self._curve(model)]
+
+    def _curve(self, model: nn.Module) -> Artifact:
+        bits = self.extrapolation(model)
+        return pictures.lines(
+            "length-extrapolation",
+            f"Test bits per byte by window, trained at {self._size.length} characters (0 on the "
+            "axis); further right the positions are untrained.",
+            {"test text": {"bits per byte": list(bits.values())}},
+            x="window: trained length times 2 to the power of ...",
+            y="bit/byte",
+            start={"bits per byte": round(math.log2(min(bits)))},
+        )
+
+    def _continuations(self, model: nn.Module, seed: int) -> Artifact:
+        """Of three test texts, one character after the other."""
         length, text = self._size.length, self.corpus.test
         prompt_length = length // 2
         starts = text.even_starts(length + 1, _CONTINUATIONS)
@@ -177,4 +266,9 @@ class LanguageModeling(Task):
             f"{decode(row[:prompt_length])}|{decode(row[prompt_length:])}" for row in tokens.cpu()
         )
         caption = f"Test text, and after the bar {_DRAWN} characters drawn from the model."
-        return [pictures.text("continuations", caption, "\n\n---\n\n".join(pieces))]
+        return pictures.text("continuations", caption, "\n\n---\n\n".join(pieces))
+
+
+def _batch(length: int) -> int:
+    """Windows of a length that are evaluated at once."""
+    return max(1, min(_EVALUATION_BATCH, _EVALUATION_CHARACTERS // length))

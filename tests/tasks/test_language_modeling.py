@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,12 @@ from attentions.softmax import SoftmaxAttention
 from attentions.softmax_exact import ExactSoftmaxAttention
 from cab import Attention, Pattern, Scale, Slots
 from cab.errors import DataError, UsageError
-from tasks.data.text import UNKNOWN, EncodedText, TextCorpus, Vocabulary, read_folder
-from tasks.language_modeling.task import LanguageModeling
+from tasks.backbones.positions import sinusoid
+from tasks.backbones.token_transformer import TokenTransformer
+from tasks.data.text import UNKNOWN, EncodedText, TextCorpus, Vocabulary
+from tasks.data.text_source import folder_problems, read_folder
+from tasks.language_modeling.task import LONGEST, LanguageModeling
+from tasks.masked_lm.task import MaskedLanguageModeling
 
 CANDIDATES = [SoftmaxAttention, ExactSoftmaxAttention, NoAttention]
 
@@ -136,6 +141,52 @@ def test_short_or_undecodable_text_is_named(tmp_path: Path) -> None:
         LanguageModeling(Pattern.CAUSAL_SELF, Scale.TINY, tmp_path)
 
 
+def test_folder_is_read_up_to_a_limit(tmp_path: Path) -> None:
+    """A line break counts, and the file that crosses the limit is cut."""
+    write_folder(tmp_path, train="abc", validation="v", test="t")
+    for name, text in (("2", "defg"), ("3", "hij")):
+        (tmp_path / "train" / f"{name}.txt").write_text(text, encoding="utf-8")
+    limits = {"train": 6, "validation": 9, "test": 9}
+    corpus = read_folder(tmp_path, limits)
+    assert corpus.vocabulary.decode(corpus.train.ids) == "abc\nde"
+    whole = read_folder(tmp_path)
+    assert whole.vocabulary.decode(whole.train.ids) == "abc\ndefg\nhij"
+
+
+def test_pieces_are_encoded_like_the_whole() -> None:
+    pieces = ["to be, é", "", "or not", "☃𝄞 to"]
+    vocabulary = Vocabulary.of_pieces(pieces)
+    assert vocabulary == Vocabulary.of("".join(pieces))
+    one, other = vocabulary.encode_pieces(pieces), vocabulary.encode("".join(pieces))
+    assert torch.equal(one.ids, other.ids)
+    assert torch.equal(one.utf8_bytes, other.utf8_bytes)
+
+
+@pytest.mark.parametrize("task_class", [LanguageModeling, MaskedLanguageModeling])
+def test_every_problem_of_a_folder_is_reported(
+    tmp_path: Path, task_class: type[LanguageModeling | MaskedLanguageModeling]
+) -> None:
+    """PG-19: one file per book in train, validation and test."""
+    assert len(task_class.data_problems(tmp_path / "nowhere")) == 3
+    write_folder(tmp_path, train="x" * 20_000, test="x" * 20_000)
+    assert len(task_class.data_problems(tmp_path)) == 1
+    (tmp_path / "train" / "2.txt").write_bytes(b"\xff")
+    (tmp_path / "train" / "3.txt").write_bytes(b"\xfe")
+    (tmp_path / "validation").mkdir()
+    (tmp_path / "test" / "1.txt").write_text("too short", encoding="utf-8")
+    problems = task_class.data_problems(tmp_path)
+    faults = ("2.txt is not UTF-8", "3.txt is not UTF-8", "holds no .txt file", "9 characters")
+    assert len(problems) == len(faults)
+    for problem, fault in zip(problems, faults, strict=True):
+        assert fault in problem
+        assert str(tmp_path) in problem
+        assert "\n" not in problem
+    good = tmp_path / "good"
+    write_folder(good, **dict.fromkeys(("train", "validation", "test"), "x" * 20_000))
+    assert task_class.data_problems(good) == []
+    assert "a window needs 30000" in folder_problems(good, 30_000)[0]
+
+
 # The task
 
 
@@ -211,10 +262,10 @@ def test_metrics_of_the_uniform_distribution(tmp_path: Path) -> None:
     model = Uniform(4)
     with torch.no_grad():
         assert task.evaluate(model, "validation", 0) == pytest.approx(
-            {"bits_per_byte": 2.0, "perplexity": 4.0}
+            {"bits_per_byte": 2.0, "perplexity": 4.0, "bits_per_byte_2x": 2.0}
         )
         assert task.evaluate(model, "test", 0) == pytest.approx(
-            {"bits_per_byte": 1.0, "perplexity": 4.0}
+            {"bits_per_byte": 1.0, "perplexity": 4.0, "bits_per_byte_2x": 1.0}
         )
 
 
@@ -224,3 +275,104 @@ def test_evaluation_reports_the_declared_metrics_and_repeats(task: LanguageModel
         once, again = task.evaluate(model, "test", 0), task.evaluate(model, "test", 1)
     assert list(once) == [metric.name for metric in task.info.metrics]
     assert once == again
+
+
+# Length extrapolation
+
+
+def test_untrained_positions_continue_the_sinusoid(task: LanguageModeling) -> None:
+    """Up to the trained length the longer model is the same function, parameters included."""
+    length = task.length()[0]
+    model = build(task, SoftmaxAttention).eval()
+    assert isinstance(model, TokenTransformer)
+    assert model.position.shape[0] == length
+    start = sinusoid(LONGEST * length, model.position.shape[1])
+    assert torch.equal(torch.cat([model.position, model.beyond]), start)
+    assert "beyond" not in model.state_dict()
+    tokens = draw(task, 0)[:1, :-1].repeat(1, LONGEST)
+    with torch.no_grad():
+        torch.testing.assert_close(model(tokens)[:, :length], model(tokens[:, :length]))
+        assert model(tokens).shape[1] == LONGEST * length
+
+
+def test_mechanisms_are_told_of_the_longest_window(task: LanguageModeling) -> None:
+    slots = Slots(task.pattern, SoftmaxAttention, SoftmaxAttention)
+    task.build(slots)
+    assert {m.spec.max_length for m in slots.candidates} == {LONGEST * task.length()[0]}
+
+
+class Reader(nn.Module):
+    """Certain which of two characters comes next, but for the first 100 of a window."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(classes))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        logits = self.bias.repeat(*tokens.shape, 1)
+        logits[:, 100:] += 100 * nn.functional.one_hot(tokens[:, 100:] % 2 + 1, len(self.bias))
+        return logits
+
+
+def test_longer_windows_give_more_context(tmp_path: Path) -> None:
+    """A text that alternates, and a model that is certain from the hundredth character on."""
+    text = "ab" * 400
+    folder = write_folder(tmp_path, **dict.fromkeys(("train", "validation", "test"), text))
+    task = LanguageModeling(Pattern.CAUSAL_SELF, Scale.TINY, folder)
+    length, classes = task.length()[0], task.corpus.vocabulary.size
+    curve = task.extrapolation(Reader(classes))
+    assert list(curve) == [1 / 4, 1 / 2, 1, 2, 4]
+    for multiple, bits in curve.items():
+        window = round(multiple * length)
+        assert bits == pytest.approx(math.log2(classes) * min(window, 100) / window, abs=1e-4)
+    scores = task.evaluate(Reader(classes), "test", 0)
+    assert scores["bits_per_byte_2x"] == pytest.approx(curve[2])
+
+
+def test_curve_ends_where_the_text_does(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, **dict.fromkeys(("train", "validation", "test"), "ab" * 100))
+    task = LanguageModeling(Pattern.CAUSAL_SELF, Scale.TINY, folder)
+    model = build(task, SoftmaxAttention).eval()
+    with torch.no_grad():
+        assert list(task.extrapolation(model)) == [1 / 4, 1 / 2, 1, 2]
+        assert [artifact.name for artifact in task.artifacts(model, 0)] == [
+            "continuations",
+            "length-extrapolation",
+        ]
+
+
+# The larger scales
+
+
+def by_hand(dim: int, layers: int, length: int, tokens: int, classes: int) -> int:
+    """Parameters of a pre-norm Transformer with feed-forward layers of 4 times the width."""
+    attention = 4 * (dim * dim + dim)
+    feed_forward = dim * 4 * dim + 4 * dim + 4 * dim * dim + dim
+    layer = attention + feed_forward + 2 * 2 * dim
+    return tokens * dim + length * dim + layers * layer + 2 * dim + dim * classes + classes
+
+
+def test_parameters_at_paper_scale() -> None:
+    """GPT-2 small: its 12 layers have 85 million parameters."""
+    task = LanguageModeling(Pattern.CAUSAL_SELF, Scale.PAPER)
+    size = task.corpus.vocabulary.size
+    parameters = sum(p.numel() for p in build(task, SoftmaxAttention).parameters())
+    assert by_hand(768, 12, 0, 0, 0) == 12 * 7_087_872 + 1536
+    assert parameters == by_hand(768, 12, 8192, size, size)
+    assert 91.4e6 < parameters < 91.8e6
+    assert task.length() == (8192, 8192)
+    assert task.recipe.batch_size * task.recipe.accumulate == 16
+
+
+def test_base_scale_takes_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = LanguageModeling(Pattern.CAUSAL_SELF, Scale.BASE)
+    size = task.corpus.vocabulary.size
+    monkeypatch.setattr(LanguageModeling, "recipe", replace(task.recipe, batch_size=2))
+    model = build(task, SoftmaxAttention)
+    assert sum(p.numel() for p in model.parameters()) == by_hand(256, 6, 512, size, size)
+    batch = {"window": draw(task, 0)}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    before = task.loss(model, batch)
+    before.backward()
+    optimizer.step()
+    assert task.loss(model, batch).item() < before.item()

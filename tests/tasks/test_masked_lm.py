@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from attentions.softmax_exact import ExactSoftmaxAttention
 from cab import Attention, Batch, Pattern, Scale, Slots
 from cab.errors import DataError
 from tasks.backbones.multihead import MultiHeadAttention
-from tasks.masked_lm.task import MASKED_SHARE, MaskedLanguageModeling
+from tasks.masked_lm.task import MaskedLanguageModeling
 
 CANDIDATES = [SoftmaxAttention, ExactSoftmaxAttention, NoAttention]
 
@@ -45,7 +46,7 @@ def test_batches_follow_the_generator(task: MaskedLanguageModeling) -> None:
 def test_hidden_characters_never_reach_the_model(task: MaskedLanguageModeling) -> None:
     window = task.corpus.train.windows(torch.arange(8) * 1000, task.length()[0])
     hidden = task.mask(window, torch.Generator().manual_seed(0))
-    count = round(MASKED_SHARE * window.shape[1])
+    count = round(0.2 * window.shape[1])
     assert hidden["masked"].shape == (8, count)
     assert (hidden["tokens"] == task.mask_id).sum(1).tolist() == [count] * 8
     assert (hidden["tokens"].gather(1, hidden["masked"]) == task.mask_id).all()
@@ -122,3 +123,39 @@ def test_evaluation_masks_are_fixed(task: MaskedLanguageModeling) -> None:
 def test_data_dir_is_checked(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train is missing; expected .*train/\*\.txt"):
         MaskedLanguageModeling(Pattern.NONCAUSAL_SELF, Scale.TINY, tmp_path)
+
+
+def by_hand(dim: int, layers: int, length: int, characters: int) -> int:
+    """Parameters of a pre-norm Transformer with feed-forward layers of 4 times the width."""
+    attention = 4 * (dim * dim + dim)
+    feed_forward = dim * 4 * dim + 4 * dim + 4 * dim * dim + dim
+    layer = attention + feed_forward + 2 * 2 * dim
+    ends = (characters + 1) * dim + 2 * dim + dim * characters + characters
+    return ends + length * dim + layers * layer
+
+
+def test_parameters_at_paper_scale() -> None:
+    """RoBERTa base: its 12 layers have 85 million parameters."""
+    task = MaskedLanguageModeling(Pattern.NONCAUSAL_SELF, Scale.PAPER)
+    parameters = sum(p.numel() for p in build(task, SoftmaxAttention).parameters())
+    assert parameters == by_hand(768, 12, 2048, task.corpus.vocabulary.size)
+    assert 86.7e6 < parameters < 87.1e6
+    assert task.length() == (2048, 2048)
+    assert task.recipe.batch_size * task.recipe.accumulate == 256
+    window = torch.zeros(2, 2048, dtype=torch.long)
+    hidden = task.mask(window, torch.Generator().manual_seed(0))
+    assert hidden["masked"].shape == (2, round(0.15 * 2048))
+
+
+def test_base_scale_takes_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = MaskedLanguageModeling(Pattern.NONCAUSAL_SELF, Scale.BASE)
+    monkeypatch.setattr(MaskedLanguageModeling, "recipe", replace(task.recipe, batch_size=2))
+    model = build(task, SoftmaxAttention)
+    characters = task.corpus.vocabulary.size
+    assert sum(p.numel() for p in model.parameters()) == by_hand(256, 6, 256, characters)
+    batch = draw(task, 0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    before = task.loss(model, batch)
+    before.backward()
+    optimizer.step()
+    assert task.loss(model, batch).item() < before.item()
