@@ -103,6 +103,7 @@ class _Gather:
 
     def __init__(self, basis: Basis, like: Tensor) -> None:
         self.basis = basis
+        self._views: dict[tuple[int, ...], list[tuple[Tensor, Tensor, Tensor, Tensor]]] = {}
         if basis.curved:
             self.half = torch.tensor(basis.half, device=like.device)
             self.product = torch.tensor(basis.half_product, device=like.device)
@@ -126,10 +127,21 @@ class _Gather:
             matrix.flatten(0, 1)[self.half] = moments[self.product] * self.half_scale
             matrix.addcmul_(mean[:, None], mean[None], value=-1)
             return mean
-        first = size
-        for i in range(size):
-            # The products of degree 2 stand in the order of the lower triangle's rows.
-            row = moments[first : first + i + 1]
-            torch.addcmul(row, mean[i : i + 1], mean[: i + 1], value=-1, out=matrix[i, : i + 1])
-            first += i + 1
+        for row, pivot, leading, out in self._rows(matrix, moments):
+            torch.addcmul(row, pivot, leading, value=-1, out=out)
         return mean
+
+    def _rows(self, matrix: Tensor, moments: Tensor) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """For every row of the triangle the views that it takes and fills, kept from tile to tile:
+        making them costs as much as the arithmetic.
+        """
+        place = (matrix.data_ptr(), moments.data_ptr(), *moments.shape)
+        if place not in self._views:
+            mean, first, views = moments[: self.basis.size], self.basis.size, []
+            for i in range(self.basis.size):
+                # The products of degree 2 stand in the order of the lower triangle's rows.
+                row = moments[first : first + i + 1]
+                views.append((row, mean[i : i + 1], mean[: i + 1], matrix[i, : i + 1]))
+                first += i + 1
+            self._views[place] = views
+        return self._views[place]
