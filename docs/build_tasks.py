@@ -10,12 +10,13 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import torch
 
-from cab import Recipe
+from cab import Attention, Recipe, Slots, Task
 from cab.cli.tables import plus_minus
 from cab.info import Scale, TaskInfo
 from cab.patterns import Pattern
-from cab.registries import TASKS
+from cab.registries import ATTENTIONS, TASKS
 from cab.scoring.quality import discrimination, scores
 from cab.scoring.results import Results, load_results
 from cab.store import ResultStore
@@ -35,15 +36,18 @@ attention under one seed. The checkpoint is chosen on validation data, the numbe
 
 A (task, pattern) pair measures attention only if `softmax` beats `none` clearly: the gap must be at
 least four times the larger of the two standard deviations over seeds, or leaderboards leave the
-pair out. The tables below show it at scale `small`, {seeds} seeds on a CPU, mean ± half of the 95 %
-interval (Student's t over seeds), measured by
+pair out. `softmax-exact` computes the same function as `softmax` by its plain formula: what the two
+differ by is noise. The tables below show it at scale `small`, {seeds} seeds on a CPU, mean ± half of
+the 95 % interval (Student's t over seeds), measured by
 
     {command}
 
 and stored in `results/reference`.
 """
 
-COMMAND = "cab run --attn softmax --attn none --attn lla --pattern all --measure quality"
+ENTRIES = ("softmax", "none", "softmax-exact", "lla")
+
+COMMAND = f"cab run {' '.join(f'--attn {e}' for e in ENTRIES)} --pattern all --measure quality"
 
 
 def main() -> int:
@@ -95,7 +99,6 @@ def _task(info: TaskInfo, results: Results) -> str:
 
 def _measured(info: TaskInfo, results: Results) -> str:
     rows: list[str] = []
-    entries = ["softmax", "none", "lla"]
     for pattern in Pattern:
         if pattern not in info.backbones:
             continue
@@ -105,14 +108,16 @@ def _measured(info: TaskInfo, results: Results) -> str:
             part = table[table["metric"] == metric.name]
             if part.empty:
                 continue
-            values = [_cell(part, entry) for entry in entries]
+            values = [_cell(part, entry) for entry in ENTRIES]
             found = discrimination(table, info.id, metric.name)
             ratio = "-" if found is None else f"{found.ratio:.1f}"
+            if found is not None and found.verdict is False:
+                ratio += ", left out"
             rows.append(f"| {pattern.value} | {metric.name} | {' | '.join(values)} | {ratio} |")
     if not rows:
         return ""
-    head = f"| pattern | metric | {' | '.join(entries)} | gap / spread |"
-    return "\n".join([head, "|---|---|" + "---|" * (len(entries) + 1), *rows]) + "\n"
+    head = f"| pattern | metric | {' | '.join(ENTRIES)} | gap / spread |"
+    return "\n".join([head, "|---|---|" + "---|" * (len(ENTRIES) + 1), *rows]) + "\n"
 
 
 def _cell(part: pd.DataFrame, entry: str) -> str:
@@ -124,8 +129,10 @@ def _cell(part: pd.DataFrame, entry: str) -> str:
 
 def _recipe(info: TaskInfo) -> str:
     task_class = TASKS.load(TASKS.resolve(info.id))
-    lines = ["| scale | pattern | steps | batch | learning rate | schedule | queries | keys |",
-             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    columns = ("scale", "pattern", "parameters", "steps", "batch", "learning rate", "schedule",
+               "queries", "keys")  # fmt: skip
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    softmax = ATTENTIONS.load(ATTENTIONS.resolve("softmax"))
     for scale in Scale:
         if scale not in info.scales:
             continue
@@ -133,10 +140,18 @@ def _recipe(info: TaskInfo) -> str:
             task = task_class(pattern, scale)
             recipe, (queries, keys) = task.recipe, task.length()
             lines.append(
-                f"| {scale} | {pattern.value} | {recipe.steps} | {_batch(recipe)} | "
-                f"{recipe.learning_rate:g} | {recipe.schedule} | {queries} | {keys} |"
+                f"| {scale} | {pattern.value} | {_parameters(task, softmax)} | {recipe.steps} | "
+                f"{_batch(recipe)} | {recipe.learning_rate:g} | {recipe.schedule} | {queries} | "
+                f"{keys} |"
             )
     return "\n".join(lines) + "\n"
+
+
+def _parameters(task: Task, softmax: type[Attention]) -> str:
+    """Of the backbone with softmax in its slots."""
+    with torch.device("meta"):  # shapes without memory
+        model = task.build(Slots(task.pattern, softmax, softmax))
+    return f"{sum(p.numel() for p in model.parameters()):,}"
 
 
 def _batch(recipe: Recipe) -> str:
