@@ -36,9 +36,9 @@ attention under one seed. The checkpoint is chosen on validation data, the numbe
 
 A (task, pattern) pair measures attention only if `softmax` beats `none` clearly: the gap must be at
 least four times the larger of the two standard deviations over seeds, or leaderboards leave the
-pair out. `softmax-exact` computes the same function as `softmax` by its plain formula: what the two
-differ by is noise. The tables below show it at scale `small`, {seeds} seeds on a CPU, mean ± half of
-the 95 % interval (Student's t over seeds), measured by
+pair out. `softmax-exact` computes the same function as `softmax` by its plain formula: what the
+two differ by is noise. The tables below show it at scale `small`, {seeds} seeds on a CPU, mean ±
+half of the 95 % interval (Student's t over seeds), measured by
 
     {command}
 
