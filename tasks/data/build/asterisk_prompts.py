@@ -4,7 +4,7 @@
     python -m tasks.data.build.asterisk_prompts asterisk-core-sounds-en-wav_1.6.1-1_all.deb
 
 Both packages lie in one folder; the first holds the recordings, the second their transcripts. It
-takes five minutes, nearly all of them for the alignment of characters with sound. The packages are
+takes about a minute, nearly all of it for the alignment of characters with sound. The packages are
 of Debian 12; snapshot.debian.org keeps them when a release drops them.
 """
 
@@ -30,6 +30,7 @@ from tasks.data.build.forced_alignment import (
     cepstra,
     character_chain,
     durations_of,
+    hop,
     standardised,
     train,
 )
@@ -242,7 +243,7 @@ def _align(clips: Mapping[str, _Clip]) -> tuple[list[Ints], str]:
         found = []
         for frames, chain, clip in zip(features, chains, clips.values(), strict=True):
             path, _ = best_path(model, frames, chain)
-            found.append(durations_of(path, chain, len(clip.text), len(clip.samples)))
+            found.append(durations_of(path, chain, len(clip.text), len(clip.samples), hop(RATE)))
         return found, history
 
     chosen, history = durations(slice(None))

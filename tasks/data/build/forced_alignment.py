@@ -4,7 +4,7 @@
     chains = [character_chain(text) for text in texts]
     model, _ = train(features, chains, BROAD_CLASSES, PAUSE)
     path, _ = best_path(model, features[0], chains[0])
-    durations = durations_of(path, chains[0], len(texts[0]), len(clips[0]))
+    durations = durations_of(path, chains[0], len(texts[0]), len(clips[0]), hop(rate))
 
 A text is a left-to-right hidden Markov chain: three states for a letter, of which the middle one
 may be skipped, and between words one state of silence that may be skipped too. A state emits
@@ -96,15 +96,20 @@ class Model:
         )
 
 
+def hop(rate: int) -> int:
+    """Samples from one frame to the next."""
+    return rate // HOPS_PER_SECOND
+
+
 def cepstra(samples: NDArray[np.int16], rate: int) -> Floats:
     """(T, 3 * `CEPSTRA`) cepstra of a recording with their first and second slopes.
 
-    Frame t is centred in samples [t * hop, (t + 1) * hop), with hop = rate / `HOPS_PER_SECOND`.
+    Frame t is centred in the samples from t to t + 1 times `hop`.
     """
-    hop, window = rate // HOPS_PER_SECOND, round(rate * WINDOW_S)
+    step, window = hop(rate), round(rate * WINDOW_S)
     size = 1 << (window - 1).bit_length()
-    padded = np.pad(samples / 32768.0, window // 2 + hop)
-    starts = np.arange(len(samples) // hop) * hop + hop + hop // 2
+    padded = np.pad(samples / 32768.0, window // 2 + step)
+    starts = np.arange(len(samples) // step) * step + step + step // 2
     frames = padded[starts[:, None] + np.arange(window)] * np.hanning(window)
     power = np.abs(np.fft.rfft(frames, size)) ** 2
     bands = np.log(power @ _mel_filters(rate, size).T + 1e-7)
@@ -142,13 +147,12 @@ def character_chain(text: str) -> Chain:
     return Chain(np.array(states), np.array(skippable), np.array(owners))
 
 
-def durations_of(path: Ints, chain: Chain, characters: int, samples: int) -> Ints:
+def durations_of(path: Ints, chain: Chain, characters: int, samples: int, hop: int) -> Ints:
     """(characters,) samples of each character, by a path over frames; they sum to ``samples``.
 
     Samples behind the last whole frame count for that frame's character.
     """
     frames = np.bincount(chain.owners[path], minlength=characters)
-    hop = samples // len(path)
     durations = frames * hop
     durations[chain.owners[path[-1]]] += samples - hop * len(path)
     return durations
