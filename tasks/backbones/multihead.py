@@ -56,6 +56,7 @@ class MultiHeadAttention(nn.Module):
         *,
         query_mask: Tensor | None = None,
         key_mask: Tensor | None = None,
+        grid: tuple[int, ...] | None = None,
     ) -> Tensor:
         """Mix tokens.
 
@@ -64,6 +65,7 @@ class MultiHeadAttention(nn.Module):
             source: (B, Lk, E) in a cross slot, None in a self slot.
             query_mask: (B, Lq) bool, True where the token is valid.
             key_mask: (B, Lk) bool; in a self slot the query mask serves for both.
+            grid: shape of the grid that the tokens ``x`` lie on, row-major.
 
         Returns:
             (B, Lq, E)
@@ -72,7 +74,11 @@ class MultiHeadAttention(nn.Module):
         if source is None and key_mask is None:
             key_mask = query_mask
         context = AttentionContext(
-            query_mask=query_mask, key_mask=key_mask, query_input=x, key_input=keys
+            query_mask=query_mask,
+            key_mask=key_mask,
+            query_input=x,
+            key_input=keys,
+            query_grid=grid,
         )
         mixed = self.core(
             self._split(self.query(x)),

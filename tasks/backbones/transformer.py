@@ -50,9 +50,18 @@ class SelfAttentionLayer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, L, E) to (B, L, E); ``mask`` (B, L) is True where a token is valid."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), query_mask=mask))
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, grid: tuple[int, ...] | None = None
+    ) -> Tensor:
+        """(B, L, E) to (B, L, E).
+
+        Args:
+            x: the tokens.
+            mask: (B, L) bool, True where a token is valid.
+            grid: shape of the grid that the tokens lie on, row-major.
+        """
+        mixed = self.attention(self.attention_norm(x), query_mask=mask, grid=grid)
+        x = x + self.dropout(mixed)
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
 
