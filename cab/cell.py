@@ -45,12 +45,17 @@ class Cell:
     """Processor and threads, for efficiency cells: time is a property of the machine"""
     measures: tuple[str, ...] = ()
     """latency, memory: what an efficiency cell measures"""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Lengths, geometry and budgets of an efficiency cell; empty: those of the scale"""
     suite_version: str = SUITE_VERSION
 
     @property
     def key(self) -> str:
         """Content hash (hexadecimal)."""
         content = {k: v for k, v in asdict(self).items() if k not in _LOCATIONS}
+        if not self.settings:
+            # Cells that leave it out have the key that they had before there were settings.
+            del content["settings"]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 

@@ -1,98 +1,160 @@
-"""Latency of a mechanism, measured in turns with softmax in one process.
+"""Latency of a mechanism, measured in turns with baselines in one process.
 
 Timings drift with clocks and neighbours; a ratio of two calls made moments apart does not. So each
-round times both, in random order, on fresh inputs. Raw samples are kept and nothing is discarded.
-Practice after torch.utils.benchmark (CPU) and triton.testing.do_bench (CUDA events, cold L2).
+round times all of them, in random order, on fresh inputs. Raw samples are kept and nothing is
+discarded. Practice after torch.utils.benchmark (CPU) and triton.testing.do_bench (CUDA events, cold
+L2).
 """
 
 from __future__ import annotations
 
 import gc
 import random
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter_ns
 
-import torch
+from torch import Tensor
 
 from cab import Attention
-from runners.efficiency.calls import CallFactory, Prepared
+from runners.efficiency.calls import CallFactory, PreparedCall
+from runners.efficiency.clock import clock_of
+from runners.efficiency.inputs import Inputs
 from runners.efficiency.settings import EfficiencySettings
 
-_L2_BYTES = 256 * 2**20
-"""Larger than the L2 cache of any current GPU; zeroed before a call, it leaves the cache cold."""
+CANDIDATE = "candidate"
 
 
-@dataclass(frozen=True)
+@dataclass
+class Witness:
+    """A timed call of the candidate, not known beforehand, that is held to the reference."""
+
+    inputs: Inputs
+    out: Tensor
+    """What the call returned"""
+    snapshot: Tensor
+    """What was in it the moment that the clock had stopped"""
+
+
+@dataclass
 class LatencySamples:
-    """Seconds per call, in the order measured; entry i of both lists is from one round."""
+    """Seconds per call (in decoding per token), in the order measured."""
 
     first_call: float
     """The very first call of the length and phase: compilation, autotuning, page faults."""
-    candidate: list[float]
-    baseline: list[float]
+    samples: dict[str, list[float]]
+    """By contender; entry i is from round i, in the first of which all took part"""
+    host: dict[str, list[float]]
+    """GPU: seconds as the host sees them"""
+    witness: Witness | None = None
+    """Of the rounds; there after `measure_latency`"""
+    calls_seconds: float = 0.0
+    """Spent in timed calls"""
+    inputs_seconds: float = 0.0
+    """Spent in making inputs; in decoding also contexts"""
+    wall_seconds: float = 0.0
+    """Spent in all"""
+    sat_out: dict[str, str] = field(default_factory=dict)
+    """Why a baseline was not timed"""
+
+    @property
+    def candidate(self) -> list[float]:
+        """Of the candidate."""
+        return self.samples[CANDIDATE]
+
+    def ratios(self, baseline: str) -> list[float]:
+        """Candidate over baseline, of the rounds that had both."""
+        others = self.samples.get(baseline, [])
+        return [a / b for a, b in zip(self.candidate, others, strict=False)]
 
 
 def measure_latency(
     candidate: Attention,
-    baseline: Attention,
+    baselines: Mapping[str, Attention],
     calls: CallFactory,
     settings: EfficiencySettings,
     order: random.Random,
+    seconds: float | None = None,
 ) -> LatencySamples:
-    """Time both mechanisms in turns until the budget is spent, at least one round each."""
-    clock = _cuda_seconds() if calls.device.type == "cuda" else _cpu_seconds
-    first = clock(calls.prepare(candidate))
-    clock(calls.prepare(baseline))
-    samples: dict[str, list[float]] = {"candidate": [], "baseline": []}
-    modules = {"candidate": candidate, "baseline": baseline}
-    spent = 0.0
+    """Time candidate and baselines in turns, at least one round each, until the candidate's share
+    of the budget is spent.
+
+    A baseline whose turns have taken its share sits out the rounds that are left.
+
+    Args:
+        candidate: its errors are the caller's.
+        baselines: by name; one that fails (out of memory, say) is left out, and why is told.
+        calls: of one length and phase.
+        settings: the most rounds, and the budget unless ``seconds`` is given.
+        order: decides turns and which call is kept as witness.
+        seconds: the budget.
+
+    Raises:
+        ContractError: the candidate returns something that is no plain tensor.
+    """
+    began = perf_counter_ns()
+    clock = clock_of(calls.device, settings.cold and calls.phase != "decode")
+    budget = settings.seconds if seconds is None else seconds
+    kept: list[PreparedCall] = []
+    result = LatencySamples(0.0, {CANDIDATE: []}, {})
+
+    def timed(name: str, module: Attention) -> tuple[float, Tensor]:
+        def prepare() -> PreparedCall:
+            start = perf_counter_ns()
+            call = calls.prepare(module)
+            result.inputs_seconds += (perf_counter_ns() - start) * 1e-9
+            kept[:] = [*kept, call][-2:]
+            return call
+
+        kept.clear()
+        done = clock(prepare)
+        result.calls_seconds += done.seconds + (done.host_seconds or 0.0)
+        if name in result.samples:
+            result.samples[name].append(done.seconds / calls.tokens)
+        if done.host_seconds is not None:
+            result.host.setdefault(name, []).append(done.host_seconds / calls.tokens)
+        return done.seconds, done.out
+
+    with _no_garbage_collection():
+        first, _ = timed("first", candidate)
+        result.first_call = first
+        spent = dict.fromkeys((CANDIDATE, *baselines), 0.0)
+        for name, module in baselines.items():
+            try:
+                timed("first", module)
+            except Exception as error:
+                result.sat_out[name] = f"{type(error).__name__}: {error}"
+            else:
+                result.samples[name] = []
+        result.host.pop("first", None)
+        modules = {CANDIDATE: candidate} | {
+            n: baselines[n] for n in baselines if n in result.samples
+        }
+        share = budget / len(modules)
+        rounds = 0
+        while not rounds or (spent[CANDIDATE] < share and rounds < settings.rounds):
+            turn = [n for n in modules if not rounds or n == CANDIDATE or spent[n] < share]
+            order.shuffle(turn)
+            for name in turn:
+                took, out = timed(name, modules[name])
+                if name == CANDIDATE and order.random() * (rounds + 1) < 1:
+                    # Every round is as likely to be the one that is looked at.
+                    snapshot = out.clone()
+                    result.witness = Witness(kept[0].inputs(), out, snapshot)
+                spent[name] += took
+            rounds += 1
+    kept.clear()
+    result.wall_seconds = (perf_counter_ns() - began) * 1e-9
+    return result
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
     collecting = gc.isenabled()
     gc.disable()
     try:
-        while not samples["candidate"] or (
-            spent < settings.seconds and len(samples["candidate"]) < settings.rounds
-        ):
-            names = list(modules)
-            order.shuffle(names)
-            for name in names:
-                seconds = clock(calls.prepare(modules[name]))
-                samples[name].append(seconds)
-                spent += seconds
+        yield
     finally:
         if collecting:
             gc.enable()
-    return LatencySamples(first, samples["candidate"], samples["baseline"])
-
-
-def _cpu_seconds(call: Prepared) -> float:
-    start = time.perf_counter_ns()
-    out = call()
-    stop = time.perf_counter_ns()
-    _consume(out)
-    return (stop - start) * 1e-9
-
-
-def _cuda_seconds() -> Callable[[Prepared], float]:
-    """Device time of a call between events in its stream, with a cold L2 cache."""
-    flush = torch.empty(_L2_BYTES // 4, dtype=torch.int32, device="cuda")
-
-    def seconds(call: Prepared) -> float:
-        start = torch.cuda.Event(enable_timing=True)
-        stop = torch.cuda.Event(enable_timing=True)
-        torch.cuda.synchronize()
-        # The flush also lets the host run ahead, so launch cost is hidden behind it.
-        flush.zero_()
-        start.record()
-        out = call()
-        stop.record()
-        torch.cuda.synchronize()
-        _consume(out)
-        return start.elapsed_time(stop) * 1e-3
-
-    return seconds
-
-
-def _consume(out: torch.Tensor) -> None:
-    """Read one number, so that a lazy result would have to be computed."""
-    out.flatten()[-1].item()

@@ -1,12 +1,17 @@
-"""Sizes at which the mechanism itself is measured, by scale and device."""
+"""Sizes at which the mechanism itself is measured, and how long that may take."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
+from cab.cell import Cell
 from cab.info import Scale
+
+BASELINE = "softmax"
 
 
 @dataclass(frozen=True)
@@ -14,18 +19,53 @@ class EfficiencySettings:
     """Shapes and budgets of one efficiency cell."""
 
     lengths: tuple[int, ...]
-    """Tokens; in cross attention queries and keys are equally many."""
+    """Tokens; in cross attention keys are as many as queries, unless ``source_length`` says so."""
     batch: int
     heads: int
     head_dim: int
     dtype: torch.dtype
     seconds: float
-    """Time given to the timed calls of one length and phase, softmax included; one timed round is
+    """Time given to the timed calls of one length and phase, baselines included; one timed round is
     made in any case."""
     rounds: int
     """Most timed rounds of one length and phase."""
     cell_seconds: float = 120.0
-    """Points that a cell has not begun by then are recorded as ``timeout`` without being tried."""
+    """Points that a cell has not begun by then, or that would take it well beyond, are recorded as
+    ``timeout`` without being tried."""
+    phases: tuple[str, ...] = ("forward", "forward_backward")
+    source_length: int | None = None
+    """Keys in cross attention; None: as many as queries"""
+    baselines: tuple[str, ...] = (BASELINE,)
+    """Entries that are timed in turns with the candidate"""
+    threads: int = 0
+    """Threads and cores of the process on a CPU; 0: what it was started with"""
+    cold: bool = True
+    """GPU: whether calls find an L2 cache with other data in it (decoding always finds its own)"""
+    graphs: bool = False
+    """GPU: whether calls are replays of a CUDA graph, without launch cost"""
+    energy_seconds: float = 2.0
+    """Shortest window over which energy is counted"""
+
+    def source(self, length: int) -> int:
+        """Keys in cross attention with so many queries."""
+        return self.source_length or length
+
+    def to_mapping(self) -> dict[str, Any]:
+        """As JSON takes it, for `Cell.settings`."""
+        return asdict(self) | {"dtype": dtype_name(self.dtype)}
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> EfficiencySettings:
+        """The inverse of `to_mapping`, of what JSON made of it."""
+        fields = dict(mapping)
+        for name in ("lengths", "phases", "baselines"):
+            fields[name] = tuple(fields[name])
+        return cls(**fields | {"dtype": getattr(torch, fields["dtype"])})
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """``float32``"""
+    return str(dtype).removeprefix("torch.")
 
 
 def efficiency_settings(scale: Scale, device: str) -> EfficiencySettings:
@@ -39,3 +79,10 @@ def efficiency_settings(scale: Scale, device: str) -> EfficiencySettings:
         return EfficiencySettings((256, 512, 1024), 1, 4, 16, torch.float32, 0.2, 10)
     lengths = tuple(256 * 2**i for i in range(6))
     return EfficiencySettings(lengths, 1, 4, 16, torch.float32, 0.4, 30)
+
+
+def settings_of(cell: Cell) -> EfficiencySettings:
+    """A cell's own settings, or those of its scale."""
+    if cell.settings:
+        return EfficiencySettings.from_mapping(cell.settings)
+    return efficiency_settings(Scale(cell.scale), cell.device)
