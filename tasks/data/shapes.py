@@ -64,7 +64,8 @@ def _shapes(table: pa.Table) -> ShapeSet:
         tuple(table[column].to_pylist()) for column in ("id", "name", "category", "kind")
     )
     values = table["points"].combine_chunks().values.to_numpy(zero_copy_only=False)
-    points = torch.from_numpy(values.reshape(table.num_rows, 3, -1)).transpose(1, 2) / GRID
+    # torch.tensor copies: torch does not like to share memory that is read-only, as Arrow's is.
+    points = torch.tensor(values.reshape(table.num_rows, 3, -1)).transpose(1, 2) / GRID
     return ShapeSet(ids, names, categories, kinds, points[:, _spread(points.shape[1])])
 
 
