@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from attentions.none import NoAttention
 from attentions.softmax import SoftmaxAttention
 from attentions.softmax_exact import ExactSoftmaxAttention
-from cab import Attention, Batch, Pattern, Scale, Slots
+from cab import Attention, AttentionSpec, Batch, Pattern, Scale, Slots
 from tasks.data.shapes import load_shapes
 from tasks.point_completion import geometry
 from tasks.point_completion.chamfer import chamfer_l1, completion_scores, nearest_distances
@@ -317,17 +317,17 @@ def test_published_completion_keeps_what_was_seen() -> None:
 
 def test_published_start_leaves_the_slots_alone() -> None:
     class Fixed(SoftmaxAttention):
-        def __init__(self, spec: object) -> None:
-            super().__init__(spec)  # type: ignore[arg-type]
+        def __init__(self, spec: AttentionSpec) -> None:
+            super().__init__(spec)
             self.own = nn.Linear(3, 3)
             nn.init.ones_(self.own.weight)
 
     for module in pointr(SMALL_PUBLISHED, Fixed).modules():
         if isinstance(module, Fixed):
             assert torch.equal(module.own.weight, torch.ones(3, 3))
-    started = pointr(replace(SMALL_PUBLISHED, dim=64)).decoder[0].feed_forward[0]
-    assert started.weight.std().item() == pytest.approx(0.02, rel=0.1)
-    assert not started.bias.any()
+    started = dict(pointr(replace(SMALL_PUBLISHED, dim=64)).named_parameters())
+    assert started["decoder.0.feed_forward.0.weight"].std().item() == pytest.approx(0.02, rel=0.1)
+    assert not started["decoder.0.feed_forward.0.bias"].any()
 
 
 def test_edge_convolution_is_its_formula() -> None:
