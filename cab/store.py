@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cab.artifact import Artifact
@@ -26,6 +27,8 @@ ARTIFACTS = "artifacts"
 """Folder of the cells' artifacts, below the results folder."""
 _INDEX = "index.json"
 _STALE_SECONDS = 3600.0
+_SMALL = 20_000
+"""Rows of a file that one thread reads"""
 
 
 class ResultStore:
@@ -122,16 +125,37 @@ class ResultStore:
         except OSError as error:
             raise StoreError(f"cannot read the results folder {self.root}: {error}") from error
 
-    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """All rows of all files (some columns of them), in the current schema.
+    def read(
+        self,
+        columns: Sequence[str] | None = None,
+        kinds: Sequence[str] | None = None,
+        dictionaries: bool = False,
+    ) -> pa.Table:
+        """All rows of all files (some columns of them, of some kinds), in the current schema.
+
+        Args:
+            columns: None for all.
+            kinds: values of the column ``kind`` to keep; None for all.
+            dictionaries: words as dictionaries, for readers that group large stores by them.
 
         Raises:
             StoreError: a file is not readable as Parquet; names it and says what to do.
         """
         wanted = SCHEMA if columns is None else pa.schema([SCHEMA.field(c) for c in columns])
+        if dictionaries:
+            wanted = pa.schema([_as_dictionary(field) for field in wanted])
         tables = [wanted.empty_table()]
-        tables += [self._read_file(path, wanted) for path in self.files()]
-        return pa.concat_tables(tables)
+        tables += [self._read_file(path, wanted, kinds) for path in self.files()]
+        table = pa.concat_tables(tables)
+        return table.unify_dictionaries() if dictionaries else table
+
+    def read_file(self, path: Path) -> pa.Table:
+        """All rows of one file, in the current schema.
+
+        Raises:
+            StoreError: it is not readable as Parquet.
+        """
+        return self._read_file(path, SCHEMA)
 
     def statuses(self) -> dict[str, set[str]]:
         """Every status that a cell's rows record, by cell key."""
@@ -146,11 +170,19 @@ class ResultStore:
         return {cell for cell, statuses in self.statuses().items() if statuses & FINISHED}
 
     @staticmethod
-    def _read_file(path: Path, wanted: pa.Schema) -> pa.Table:
+    def _read_file(path: Path, wanted: pa.Schema, kinds: Sequence[str] | None = None) -> pa.Table:
+        words = [f.name for f in wanted if pa.types.is_dictionary(f.type)]
         try:
-            file = pq.ParquetFile(path)
+            file = pq.ParquetFile(path, read_dictionary=words)
             present = set(file.schema_arrow.names)
-            table = file.read(columns=[name for name in wanted.names if name in present])
+            names = [name for name in wanted.names if name in present]
+            read = names if kinds is None or "kind" in names else ["kind", *names]
+            groups = _row_groups(file.metadata, kinds)
+            # Handing small files to other threads costs more than it gives.
+            parallel = file.metadata.num_rows > _SMALL
+            table = file.read_row_groups(groups, columns=read, use_threads=parallel)
+            if kinds is not None:
+                table = table.filter(pc.is_in(table["kind"], pa.array(kinds, pa.string())))
             columns = [
                 table[field.name].cast(field.type)
                 if field.name in present
@@ -172,6 +204,27 @@ class ResultStore:
                     path.unlink()
             except FileNotFoundError:  # another process was first
                 continue
+
+
+def _row_groups(metadata: pq.FileMetaData, kinds: Sequence[str] | None) -> list[int]:
+    """Row groups that may hold rows of some kinds, by the statistics of the column."""
+    groups = list(range(metadata.num_row_groups))
+    place = metadata.schema.names.index("kind") if "kind" in metadata.schema.names else None
+    if kinds is None or place is None:
+        return groups
+    found = []
+    for group in groups:
+        statistics = metadata.row_group(group).column(place).statistics
+        known = statistics is not None and statistics.has_min_max
+        if not known or any(statistics.min <= kind <= statistics.max for kind in kinds):
+            found.append(group)
+    return found
+
+
+def _as_dictionary(field: pa.Field) -> pa.Field:
+    if not pa.types.is_string(field.type):
+        return field
+    return pa.field(field.name, pa.dictionary(pa.int32(), pa.string()))
 
 
 def _write(target: Path, content: bytes) -> None:
