@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import altair as alt
 
-from cab.scoring.quality import BASELINE
+from cab.scoring.task_scores import BASELINE
 from dashboard.filters import controls
 
 GREY = "#8A8F98"

@@ -13,13 +13,13 @@ from cab.info import Metric, TaskInfo
 from cab.registries import TASKS
 from cab.scoring.intervals import mean_interval
 from cab.scoring.quality import (
-    BASELINE,
     DISCRIMINATION,
     Discrimination,
     QualityBoard,
     Standing,
     scores,
 )
+from cab.scoring.task_scores import BASELINE
 from dashboard.data import Snapshot, quality_of, rows_of
 from dashboard.filters import Choice, controls
 from dashboard.looks import ACCENT, FRAME, GREY, entry_axis

@@ -6,7 +6,9 @@
 The constants are those of CAB's script (scripts/compositional_index); they come from the
 attentions that CAB had when each was frozen, another set in each pattern, so indices of different
 patterns are not on one scale (ERRATA.md, T6 and T7). The index serves to reproduce CAB's own
-leaderboard; this project ranks by log-ratios to softmax (`cab.scoring.quality`).
+leaderboard; this project ranks by log-ratios to softmax (`cab.scoring.quality`). On measured
+numbers it has constants of the measured set (`measured_constants`): a new entry changes the index
+of all others, which is why it is a view beside the leaderboard and carries CAB's name.
 """
 
 from __future__ import annotations
@@ -90,6 +92,28 @@ CORRECTED_CONSTANTS = tuple(
     for c in CAB_CONSTANTS
 )
 """With the mean that the data give for T1."""
+
+
+def measured_constants(rows: pd.DataFrame) -> tuple[Constant, ...]:
+    """Mean and deviation (n - 1) over the entries of a set, as CAB derived its own.
+
+    Args:
+        rows: columns ``pattern, task, backbone, dataset, metric, attention, value,
+            higher_is_better``, one row per attention.
+
+    Returns:
+        By metric; one that fewer than two entries have, or that all share, has no deviation and is
+        left out.
+    """
+    place = ["pattern", "task", "backbone", "dataset", "metric", "higher_is_better"]
+    found = []
+    for key, values in rows.groupby(place, observed=True)["value"]:
+        pattern, task, backbone, dataset, metric, higher = key
+        deviation = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+        if deviation > 0:
+            where = (Pattern(str(pattern)), str(task), str(backbone), str(dataset), str(metric))
+            found.append(Constant(*where, float(values.mean()), deviation, bool(higher)))
+    return tuple(found)
 
 
 def compositional_index(

@@ -2,24 +2,44 @@
 
 For a metric and a seed: the log-ratio of the entry to softmax under the same seed, signed so that
 more is better. A task's score is the median over its headline metrics, the index the mean over
-tasks; the interval is a hierarchical bootstrap over tasks and seeds. An index of 0.1 means that the
-typical metric is better by a factor exp(0.1), about 10 %, than that of softmax.
+tasks. An index of 0.1 means that the typical metric is better by a factor exp(0.1), about 10 %,
+than that of softmax. docs/scoring.md derives the intervals and works an example by hand.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 
 import numpy as np
 import pandas as pd
 
-from cab.scoring.intervals import Floats, Interval, hierarchical_interval, mean_interval
+from cab.scoring.bradley_terry import Rating, ratings
+from cab.scoring.intervals import UNKNOWN, Interval, mean_interval
+from cab.scoring.ranks import ALPHA, Matrix, Pairs, all_pairs, groups, rank_interval
 from cab.scoring.results import Results
+from cab.scoring.task_scores import BASELINE, TaskScores, task_scores
 
-BASELINE = "softmax"
 NO_ATTENTION = "none"
 DISCRIMINATION = 4.0
 """softmax must beat none by this many seed standard deviations, or the task does not count"""
+
+
+class Separation(StrEnum):
+    """What is known of the difference between an entry and the one above it."""
+
+    NONE = "none"
+    """Not distinguishable, even on these tasks: another set of seeds may swap them."""
+    HERE = "here"
+    """Different on these tasks; other tasks of this kind may swap them."""
+    GENERAL = "general"
+    """Different, by more than the spread over tasks and seeds explains."""
+
+    @property
+    def mark(self) -> str:
+        """What stands before the rank: ``=``, ``~`` or nothing."""
+        return {"none": "=", "here": "~"}.get(self.value, "")
 
 
 @dataclass(frozen=True)
@@ -47,13 +67,25 @@ class Standing:
     attention: str
     grade: str
     index: Interval
+    """Over tasks and seeds: what tasks of this kind would give"""
+    here: Interval
+    """Over seeds: what these tasks would give again"""
     tasks: dict[str, float]
     """Score by task"""
     missing: tuple[str, ...]
-    """Tasks without a result; with any, there is no index"""
+    """Tasks without a full set of results; with any, there is no index"""
     rank: int | None = None
-    tied: bool = False
-    """Not separated from the entry above by their intervals"""
+    ranks: tuple[int, int] | None = None
+    """95 % interval of the rank"""
+    separation: Separation = Separation.GENERAL
+    """From the entry above"""
+    rating: Rating | None = None
+    """Bradley-Terry strength, which entries with missing tasks have too"""
+
+    @property
+    def tied(self) -> bool:
+        """Whether it is not distinguishable from the entry above."""
+        return self.separation is Separation.NONE
 
 
 @dataclass(frozen=True)
@@ -66,17 +98,57 @@ class QualityBoard:
     """Tasks that do not measure attention here, with their numbers"""
     unjudged: list[str] = field(default_factory=list)
     """Tasks that count although there are too few seeds to tell whether they should"""
+    scores: TaskScores = field(default_factory=lambda: TaskScores((), (), {}, {}))
+    """What the standings are made of, tasks that are left out not among it"""
+    pairs: Pairs | None = None
+    """Comparisons of all entries that have an index"""
+
+    def standing(self, entry: str) -> Standing:
+        """Of one entry.
+
+        Raises:
+            KeyError: it has no score here.
+        """
+        for standing in self.standings:
+            if standing.entry == entry:
+                return standing
+        raise KeyError(entry)
+
+    def partial(self, entry: str) -> dict[str, tuple[int, int]]:
+        """Tasks of which an entry has some seeds but not all: how many, and how many it needs."""
+        found = {}
+        for task in self.scores.missing(entry):
+            has = self.scores.has(entry, task)
+            if has:
+                found[task] = (has, len(self.scores.seeds[task]))
+        return found
+
+    def groups(self, differs: Matrix) -> list[tuple[str, ...]]:
+        """Runs of ranked entries of which no two differ."""
+        if self.pairs is None:
+            return []
+        order = [s.entry for s in self.standings if s.rank is not None]
+        return groups(order, self.pairs, differs)
 
 
-def scores(results: Results, pattern: str, scale: str, device: str) -> pd.DataFrame:
+def scores(
+    results: Results, pattern: str | None = None, scale: str | None = None, device: str = ""
+) -> pd.DataFrame:
     """Test scores: one row per entry, task, metric and seed."""
-    rows = results.select(kind="quality", pattern=pattern, scale=scale, device=device)
+    rows = results.select(kind="quality", pattern=pattern, scale=scale, device=device or None)
     rows = rows[(rows["status"] == "ok") & (rows["phase"] == "eval")]
-    return rows[~rows["metric"].str.startswith("validation_")]
+    metrics = rows["metric"].unique()
+    tests = [metric for metric in metrics if not str(metric).startswith("validation_")]
+    return rows[rows["metric"].isin(tests)]
 
 
 def quality_board(
-    results: Results, pattern: str, scale: str, device: str, headline: dict[str, list[str]]
+    results: Results,
+    pattern: str,
+    scale: str,
+    device: str,
+    headline: Mapping[str, list[str]],
+    tasks: Collection[str] = (),
 ) -> QualityBoard:
     """Rank the entries of a pattern.
 
@@ -86,22 +158,46 @@ def quality_board(
         scale: track.
         device: cpu or cuda.
         headline: names of the headline metrics by task id, the first one decides discrimination.
+        tasks: those to rank by; none named: all.
     """
-    table = scores(results, pattern, scale, device)
-    pairs = zip(table["task"], table["metric"], strict=True)
-    table = table[np.array([m in headline.get(t, [m]) for t, m in pairs], dtype=bool)]
-    left_out, unjudged, tasks = [], [], []
-    for task in sorted(table["task"].unique()):
-        first = headline.get(task) or sorted(table[table.task == task].metric.unique())
-        found = discrimination(table, task, first[0])
+    table = _headline(scores(results, pattern, scale, device), headline)
+    if tasks:
+        table = table[table["task"].isin(list(tasks))]
+    left_out, unjudged, kept = [], [], []
+    for task in sorted(str(name) for name in table["task"].unique()):
+        part = table[table["task"] == task]
+        first = headline.get(task) or sorted(str(name) for name in part["metric"].unique())
+        found = discrimination(part, task, first[0])
         if found is None or found.verdict is None:
             unjudged.append(task)
         if found is not None and found.verdict is False:
             left_out.append(found)
         else:
-            tasks.append(task)
-    standings = [_standing(table, entry, tasks) for entry in sorted(table["entry"].unique())]
-    return QualityBoard(_ranked(standings), tasks, left_out, unjudged)
+            kept.append(task)
+    scored = task_scores(table)
+    ranked_by = scored.only(kept)
+    origins = table[["entry", "attention", "grade"]].drop_duplicates("entry")
+    found_ratings = ratings(ranked_by)
+    standings = [
+        _standing(ranked_by, kept, str(entry), str(attention), str(grade), found_ratings)
+        for entry, attention, grade in origins.itertuples(index=False)
+    ]
+    ranked, pairs = _ranked(standings, ranked_by)
+    return QualityBoard(ranked, kept, left_out, unjudged, ranked_by, pairs)
+
+
+def _headline(table: pd.DataFrame, headline: Mapping[str, list[str]]) -> pd.DataFrame:
+    """Rows of headline metrics; of a task that is not registered here, all of its metrics."""
+    present = table[["task", "metric"]].drop_duplicates()
+    extra = [
+        (task, metric)
+        for task, metric in present.itertuples(index=False)
+        if metric not in headline.get(str(task), [metric])
+    ]
+    kept = np.ones(len(table), dtype=bool)
+    for task, metric in extra:
+        kept &= ~((table["task"] == task) & (table["metric"] == metric)).to_numpy()
+    return table[kept]
 
 
 def discrimination(table: pd.DataFrame, task: str, metric: str) -> Discrimination | None:
@@ -128,42 +224,62 @@ def discrimination(table: pd.DataFrame, task: str, metric: str) -> Discriminatio
     )
 
 
-def log_ratios(table: pd.DataFrame, entry: str, task: str) -> Floats:
-    """Per seed, the median over metrics of the signed log-ratio to softmax (seeds of both)."""
-    part = table[table.task == task]
-    pivot = part[part.entry.isin([entry, BASELINE])].pivot_table(
-        index=["seed", "metric", "higher_is_better"], columns="entry", values="value"
-    )
-    if entry not in pivot or BASELINE not in pivot:
-        return np.array([])
-    pivot = pivot.dropna(subset=list({entry, BASELINE})).reset_index()
-    pivot = pivot[(pivot[entry] > 0) & (pivot[BASELINE] > 0)]
-    sign = np.where(pivot["higher_is_better"].to_numpy(dtype=bool), 1.0, -1.0)
-    ratio = sign * np.log(pivot[entry].to_numpy(float) / pivot[BASELINE].to_numpy(float))
-    medians = pd.Series(ratio).groupby(pivot["seed"].to_numpy()).median()
-    return medians.to_numpy(dtype=float)
-
-
-def _standing(table: pd.DataFrame, entry: str, tasks: list[str]) -> Standing:
-    own = table[table.entry == entry]
-    per_task = {task: log_ratios(table, entry, task) for task in tasks}
-    missing = tuple(task for task, values in per_task.items() if not len(values))
-    complete = bool(tasks) and not missing
-    groups = list(per_task.values()) if complete else []
+def _standing(
+    scored: TaskScores,
+    tasks: list[str],
+    entry: str,
+    attention: str,
+    grade: str,
+    rated: Mapping[str, Rating],
+) -> Standing:
+    # A task without softmax scores nobody.
+    missing = tuple(t for t in tasks if t not in scored.tasks or not scored.complete(entry, t))
+    whole = bool(tasks) and not missing
+    by_task = {task: scored.of(entry, task) for task in scored.tasks}
     return Standing(
         entry=entry,
-        attention=str(own["attention"].iloc[0]),
-        grade=str(own["grade"].iloc[0]),
-        index=hierarchical_interval(groups),
-        tasks={task: float(values.mean()) for task, values in per_task.items() if len(values)},
+        attention=attention,
+        grade=grade,
+        index=scored.general(entry).interval() if whole else UNKNOWN,
+        here=scored.here(entry).interval() if whole else UNKNOWN,
+        tasks={task: float(values.mean()) for task, values in by_task.items() if len(values)},
         missing=missing,
+        rating=rated.get(entry),
     )
 
 
-def _ranked(standings: list[Standing]) -> list[Standing]:
-    ranked = sorted((s for s in standings if s.index.n), key=lambda s: s.index.value, reverse=True)
+def _ranked(standings: list[Standing], scored: TaskScores) -> tuple[list[Standing], Pairs | None]:
+    """Entries with an index from the best down, then the others by their Bradley-Terry strength."""
+    whole = sorted((s for s in standings if s.index.n), key=lambda s: (-s.index.value, s.entry))
+    rest = sorted((s for s in standings if not s.index.n), key=_by_strength)
+    if not whole:
+        return rest, None
+    pairs = all_pairs([scored], [s.entry for s in whole])
     placed: list[Standing] = []
-    for place, standing in enumerate(ranked, start=1):
-        tied = bool(placed) and standing.index.overlaps(placed[-1].index)
-        placed.append(replace(standing, rank=place, tied=tied))
-    return placed + [s for s in standings if not s.index.n]
+    for place, standing in enumerate(whole, start=1):
+        above = placed[-1].entry if placed else None
+        known = bool(np.isfinite(pairs.p_here).all())
+        placed.append(
+            replace(
+                standing,
+                rank=place,
+                ranks=rank_interval(pairs, standing.entry) if known else None,
+                separation=Separation.GENERAL
+                if above is None
+                else separation(pairs, standing.entry, above),
+            )
+        )
+    return placed + rest, pairs
+
+
+def separation(pairs: Pairs, one: str, other: str) -> Separation:
+    """What is known of the difference between two entries."""
+    place = pairs.index(one), pairs.index(other)
+    if pairs.p_general[place] < ALPHA:
+        return Separation.GENERAL
+    return Separation.HERE if pairs.p_here[place] < ALPHA else Separation.NONE
+
+
+def _by_strength(standing: Standing) -> tuple[float, str]:
+    strength = standing.rating.strength.value if standing.rating else -np.inf
+    return -strength, standing.entry

@@ -8,14 +8,40 @@ table.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from cab.schema import Status
 from cab.store import ResultStore
 
+MEASURED = ("quality", "efficiency")
+"""Kinds of rows that are ranked; published ones are a leaderboard of their own."""
+
 _IDENTITY = ["kind", "pattern", "scale", "device"]
+
+_SCORE_COLUMNS = (
+    "kind", "status", "cell", "run_id", "recorded_at", "attention", "grade", "attention_options",
+    "attention_hash", "pattern", "task", "task_hash", "data_hash", "scale", "device", "seed",
+    "phase", "metric", "value", "higher_is_better", "parameters_total", "parameters_attention",
+)  # fmt: skip
+"""What ranking by quality reads."""
+
+_COST_COLUMNS = (
+    "kind", "status", "message", "cell", "run_id", "recorded_at", "attention", "grade",
+    "attention_options", "attention_hash", "pattern", "task", "task_hash", "data_hash", "scale",
+    "device", "seed", "phase", "length_q", "batch", "heads", "head_dim", "dtype", "metric", "value",
+    "samples",
+)  # fmt: skip
+"""What ranking by cost reads."""
+
+Codes = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -46,44 +72,122 @@ def load_results(store: ResultStore, defaults: dict[str, dict[str, Any]] | None 
     return current(store.read().to_pandas(), defaults)
 
 
+def load_scores(store: ResultStore, defaults: dict[str, dict[str, Any]] | None = None) -> Results:
+    """The current test scores and failures alone, words as categories: what ranking by quality
+    needs, at a fraction of the time and memory of `load_results`.
+    """
+    table = store.read(_SCORE_COLUMNS, kinds=["quality"], dictionaries=True)
+    rows = table.to_pandas(ignore_metadata=True)
+    # Curves and times of training decide nothing here; the end of a failed cell does.
+    scored = (rows["phase"] == "eval") | (rows["status"] != Status.OK.value)
+    return current(rows[scored], defaults)
+
+
+def load_costs(
+    store: ResultStore,
+    metrics: Collection[str],
+    defaults: dict[str, dict[str, Any]] | None = None,
+) -> Results:
+    """The current rows of some measurements of cost alone, words as categories."""
+    table = store.read(_COST_COLUMNS, kinds=["efficiency"], dictionaries=True)
+    wanted = pc.or_(
+        pc.is_in(table["metric"].cast(pa.string()), pa.array(list(metrics), pa.string())),
+        pc.not_equal(table["status"].cast(pa.string()), Status.OK.value),
+    )
+    return current(table.filter(wanted).to_pandas(ignore_metadata=True), defaults)
+
+
+def joined(*parts: Results) -> Results:
+    """Rows of different kinds in one frame."""
+    frames = [part.rows.astype(_plain(part.rows)) for part in parts]
+    rows = pd.concat(frames, ignore_index=True)
+    return Results(rows, sum(part.superseded for part in parts))
+
+
+def _plain(rows: pd.DataFrame) -> dict[str, str]:
+    return {str(n): "object" for n, t in rows.dtypes.items() if isinstance(t, pd.CategoricalDtype)}
+
+
 def current(rows: pd.DataFrame, defaults: dict[str, dict[str, Any]] | None = None) -> Results:
     """The latest rows of every cell, of the latest code of every task and mechanism."""
-    rows = rows[rows["kind"].isin(["quality", "efficiency"])]
-    rows = rows.sort_values("recorded_at", kind="stable")
+    rows = rows[rows["kind"].isin(MEASURED)]
+    times = pd.DatetimeIndex(rows["recorded_at"]).asi8
+    if (times[1:] < times[:-1]).any():
+        rows = rows.sort_values("recorded_at", kind="stable")
     total = len(rows)
-    rows = _last(rows, ["cell"], "run_id")
-    rows = _last(rows, [*_IDENTITY, "task"], "task_hash")
-    rows = _last(rows, [*_IDENTITY, "task"], "data_hash")
-    rows = rows.assign(entry=_entry_names(rows, defaults))
-    rows = _last(rows, [*_IDENTITY, "entry", "task"], "attention_hash")
+    entries = _entry_names(rows, defaults)
+    codes = {name: codes_of(rows[name]) for name in (*_IDENTITY, "task", "cell", *_VERSIONS)}
+    codes["entry"] = codes_of(entries)
+    kept = np.arange(total)
+    for version, group in (
+        ("run_id", ["cell"]),
+        ("task_hash", [*_IDENTITY, "task"]),
+        ("data_hash", [*_IDENTITY, "task"]),
+        ("attention_hash", [*_IDENTITY, "entry", "task"]),
+    ):
+        kept = kept[_newest(codes[version][kept], [codes[name][kept] for name in group])]
+    rows = rows.iloc[kept].assign(entry=entries.iloc[kept])
     return Results(rows.reset_index(drop=True), total - len(rows))
 
 
-def _last(rows: pd.DataFrame, group: list[str], version: str) -> pd.DataFrame:
-    """Rows whose ``version`` is the most recently recorded one of their group."""
-    if rows.empty:
-        return rows
-    newest = rows.groupby(group, dropna=False)[version].transform("last")
-    return rows[(rows[version] == newest) | newest.isna()]
+_VERSIONS = ("run_id", "task_hash", "data_hash", "attention_hash")
+
+
+def codes_of(column: pd.Series) -> Codes:
+    """A number for every distinct value, -1 for a missing one."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return column.cat.codes.to_numpy().astype(np.int64)
+    return pd.factorize(column)[0].astype(np.int64)
+
+
+def group_codes(columns: Sequence[Codes]) -> Codes:
+    """A number from 0 for every distinct combination of codes."""
+    combined = np.zeros(len(columns[0]), dtype=np.int64)
+    for codes in columns:
+        combined = combined * (int(codes.max(initial=0)) + 2) + codes + 1
+        combined = pd.factorize(combined)[0].astype(np.int64)
+    return combined
+
+
+def _newest(version: Codes, group: Sequence[Codes]) -> NDArray[np.bool_]:
+    """Which rows have the version that was recorded last in their group; rows are in order of
+    time, and a version that nobody recorded (-1) supersedes nothing.
+    """
+    place = group_codes(group)
+    newest = np.full(int(place.max(initial=-1)) + 1, -1, dtype=np.int64)
+    known = version >= 0
+    # Of several assignments to one place the last one, which is the latest, stays.
+    newest[place[known]] = version[known]
+    return (version == newest[place]) | (newest[place] < 0)
 
 
 def _entry_names(rows: pd.DataFrame, defaults: dict[str, dict[str, Any]] | None) -> pd.Series:
+    """Name of what is ranked: the attention, with the options that differ from its defaults."""
     if defaults is None:
         from cab.registries import ATTENTIONS
 
         defaults = {info.id: dict(info.defaults()) for info in ATTENTIONS.infos()}
-    known = defaults
-    names: dict[tuple[str, str], str] = {}
+    place = group_codes([codes_of(rows[name]) for name in ("attention", "attention_options")])
+    first = np.unique(place, return_index=True)[1]
+    pairs = rows[["attention", "attention_options"]].iloc[first].astype(object)
+    names = [
+        _entry_name(str(attention), options if isinstance(options, str) else "{}", defaults)
+        for attention, options in pairs.itertuples(index=False)
+    ]
+    distinct = sorted(set(names))
+    code_of = {name: code for code, name in enumerate(distinct)}
+    codes = np.array([code_of[name] for name in names], dtype=np.int64)[place]
+    if isinstance(rows["attention"].dtype, pd.CategoricalDtype):
+        return pd.Series(
+            pd.Categorical.from_codes(codes, categories=pd.Index(distinct)), index=rows.index
+        )
+    return pd.Series(np.array(distinct, dtype=object)[codes], index=rows.index, dtype="object")
 
-    def name(attention: str, options: str | None) -> str:
-        key = (attention, options or "{}")
-        if key not in names:
-            usual = known.get(attention)
-            given = json.loads(key[1])
-            changed = {k: v for k, v in given.items() if usual is not None and usual.get(k) != v}
-            words = ", ".join(f"{k}={v}" for k, v in changed.items())
-            names[key] = f"{attention} ({words})" if words else attention
-        return names[key]
 
-    pairs = zip(rows["attention"], rows["attention_options"], strict=True)
-    return pd.Series([name(a, o) for a, o in pairs], index=rows.index, dtype="object")
+def _entry_name(attention: str, options: str, defaults: dict[str, dict[str, Any]]) -> str:
+    usual = defaults.get(attention)
+    if usual is None:
+        return attention
+    changed = {k: v for k, v in json.loads(options).items() if usual.get(k) != v}
+    words = ", ".join(f"{k}={v}" for k, v in changed.items())
+    return f"{attention} ({words})" if words else attention

@@ -8,7 +8,7 @@ import pytest
 
 from cab.schema import Row, table_of
 from cab.scoring.efficiency import cost_points
-from cab.scoring.intervals import hierarchical_interval, mean_interval, process_interval
+from cab.scoring.intervals import estimate_general, mean_interval, process_interval
 from cab.scoring.quality import quality_board
 from cab.scoring.results import current
 
@@ -161,7 +161,7 @@ def test_t_interval_covers_what_it_says():
 def test_intervals_of_too_few_replicates_are_unknown():
     assert not mean_interval([1.0]).known
     assert not process_interval([[1.0, 2.0]]).known
-    assert not hierarchical_interval([[1.0], [2.0]]).known
+    assert not estimate_general([[1.0], [2.0]]).interval().known
     assert mean_interval([1.0]).overlaps(mean_interval([5.0, 5.1]))
     assert math.isnan(process_interval([]).value)
 

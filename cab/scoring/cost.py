@@ -1,0 +1,116 @@
+"""What an entry costs, on any of several axes, at one length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from cab.scoring.intervals import Interval, process_interval
+from cab.scoring.results import Results
+from cab.scoring.task_scores import BASELINE
+
+
+@dataclass(frozen=True)
+class CostAxis:
+    """One kind of cost; less is better."""
+
+    id: str
+    title: str
+    unit: str
+    """s, B, J or 1"""
+    metrics: tuple[str, ...]
+    """Names of the rows that hold it"""
+    phase: str = ""
+    """Phase of those rows; empty: any"""
+
+    @property
+    def of_model(self) -> bool:
+        """Whether it is a property of the trained model rather than of a timed call."""
+        return not self.metrics
+
+
+AXES = (
+    CostAxis("latency", "latency, forward", "s", ("latency",), "forward"),
+    CostAxis(
+        "train-latency", "latency, forward and backward", "s", ("latency",), "forward_backward"
+    ),
+    CostAxis("decode-latency", "latency of a decoding step", "s", ("latency",), "decode"),
+    CostAxis("memory", "peak memory, forward", "B", ("peak_memory",), "forward"),
+    CostAxis(
+        "train-memory",
+        "peak memory, forward and backward",
+        "B",
+        ("peak_memory",),
+        "forward_backward",
+    ),
+    CostAxis("parameters", "parameters that the mechanism adds", "1", ()),
+    CostAxis("state", "state of a decoding step", "B", ("state_bytes",), "decode"),
+    CostAxis("energy", "energy per token, forward", "J", ("energy_per_token",), "forward"),
+)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Cost of the entries of a track on one axis."""
+
+    axis: CostAxis
+    length: int | None
+    """Queries, in tokens; None where the axis does not depend on a length"""
+    by_entry: Mapping[str, Interval]
+    ended: Mapping[str, str]
+    """Entries whose measurement ended without a number at this length, and how"""
+
+
+def axis(name: str) -> CostAxis | None:
+    """The axis of an id, if there is one."""
+    return next((a for a in AXES if a.id == name), None)
+
+
+def costs(results: Results, pattern: str, scale: str, device: str, by: CostAxis) -> Costs:
+    """Measure every entry at the longest length at which softmax has a number.
+
+    Parameters are those of the models of the quality runs: the mean over tasks.
+    """
+    if by.of_model:
+        return _parameters(results, pattern, scale, device, by)
+    rows = results.select(kind="efficiency", pattern=pattern, scale=scale, device=device)
+    # A measurement that ended without a number may not say of which.
+    rows = rows[rows["metric"].isin(by.metrics) | (rows["metric"].isin([""]))]
+    if by.phase:
+        rows = rows[rows["phase"] == by.phase]
+    good = rows[rows["status"] == "ok"]
+    lengths = good[good["entry"] == BASELINE]["length_q"]
+    if lengths.empty:
+        lengths = good["length_q"]
+    if lengths.empty:
+        return Costs(by, None, {}, {})
+    length = int(lengths.max())
+    here = rows[rows["length_q"] == length]
+    found: dict[str, Interval] = {}
+    ended: dict[str, str] = {}
+    for entry, group in here.groupby("entry", observed=True):
+        own = group[group["status"] == "ok"]
+        if own.empty:
+            ended[str(entry)] = str(group["status"].iloc[0])
+        else:
+            found[str(entry)] = process_interval([_samples(row) for _, row in own.iterrows()])
+    return Costs(by, length, found, ended)
+
+
+def _samples(row: pd.Series) -> list[float]:
+    samples = row["samples"]
+    return [float(x) for x in samples] if len(samples) else [float(row["value"])]
+
+
+def _parameters(results: Results, pattern: str, scale: str, device: str, by: CostAxis) -> Costs:
+    rows = results.select(kind="quality", pattern=pattern, scale=scale, device=device)
+    rows = rows[(rows["status"] == "ok") & rows["parameters_attention"].notna()]
+    per_task = rows.groupby(["entry", "task"], observed=True)["parameters_attention"].mean()
+    found = {}
+    for entry, values in per_task.groupby(level=0, observed=True):
+        mean = float(np.mean(values.to_numpy(dtype=float)))
+        found[str(entry)] = Interval(mean, mean, mean, len(values))
+    return Costs(by, None, found, {})

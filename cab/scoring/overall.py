@@ -1,0 +1,113 @@
+"""The index over all patterns: the mean of the patterns' indices, each counting alike.
+
+An entry needs an index in every pattern that has tasks; mechanisms that have no honest form of a
+pattern have a place through their Bradley-Terry strength over all tasks of all patterns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from cab.scoring.bradley_terry import Rating, ratings
+from cab.scoring.intervals import NAN, Floats, Interval, combined
+from cab.scoring.quality import QualityBoard, Separation, separation
+from cab.scoring.ranks import Pairs, all_pairs, rank_interval
+from cab.scoring.task_scores import TaskScores
+
+
+@dataclass(frozen=True)
+class OverallStanding:
+    """An entry's place over all patterns."""
+
+    entry: str
+    attention: str
+    index: Interval
+    here: Interval
+    patterns: dict[str, float]
+    """Index by pattern, where it has one"""
+    missing: tuple[str, ...]
+    """Patterns without an index"""
+    rank: int | None = None
+    ranks: tuple[int, int] | None = None
+    separation: Separation = Separation.GENERAL
+    rating: Rating | None = None
+    """Over the tasks of all patterns"""
+
+
+def overall(boards: Mapping[str, QualityBoard]) -> list[OverallStanding]:
+    """Rank the entries over some patterns; patterns without a task that counts are left out."""
+    used = {pattern: board for pattern, board in boards.items() if board.tasks}
+    if not used:
+        return []
+    rated = ratings(merged({pattern: board.scores for pattern, board in used.items()}))
+    origins: dict[str, str] = {}
+    for board in used.values():
+        for standing in board.standings:
+            origins.setdefault(standing.entry, standing.attention)
+    found = [_standing(used, entry, origins[entry], rated.get(entry)) for entry in sorted(origins)]
+    whole = sorted((s for s in found if not s.missing), key=lambda s: (-s.index.value, s.entry))
+    rest = sorted(
+        (s for s in found if s.missing),
+        key=lambda s: (-s.rating.strength.value if s.rating else np.inf, s.entry),
+    )
+    pairs = all_pairs([board.scores for board in used.values()], [s.entry for s in whole])
+    return [_placed(whole, place, pairs) for place in range(len(whole))] + rest
+
+
+def _standing(
+    boards: Mapping[str, QualityBoard], entry: str, attention: str, rating: Rating | None
+) -> OverallStanding:
+    indices = {}
+    for pattern, board in boards.items():
+        if entry in board.scores.entries and not board.scores.missing(entry):
+            indices[pattern] = board.scores
+    missing = tuple(pattern for pattern in boards if pattern not in indices)
+    general = combined([scores.general(entry) for scores in indices.values()])
+    here = combined([scores.here(entry) for scores in indices.values()])
+    unknown = Interval(NAN, NAN, NAN, 0)
+    return OverallStanding(
+        entry,
+        attention,
+        index=unknown if missing else general.interval(),
+        here=unknown if missing else here.interval(),
+        patterns={pattern: scores.here(entry).value for pattern, scores in indices.items()},
+        missing=missing,
+        rating=rating,
+    )
+
+
+def _placed(whole: list[OverallStanding], place: int, pairs: Pairs) -> OverallStanding:
+    standing = whole[place]
+    known = bool(np.isfinite(pairs.p_here).all())
+    return OverallStanding(
+        standing.entry,
+        standing.attention,
+        standing.index,
+        standing.here,
+        standing.patterns,
+        standing.missing,
+        rank=place + 1,
+        ranks=rank_interval(pairs, standing.entry) if known else None,
+        separation=separation(pairs, standing.entry, whole[place - 1].entry)
+        if place
+        else Separation.GENERAL,
+        rating=standing.rating,
+    )
+
+
+def merged(scores: Mapping[str, TaskScores]) -> TaskScores:
+    """The tasks of several patterns as one table, named ``pattern/task``."""
+    entries = tuple(sorted({entry for part in scores.values() for entry in part.entries}))
+    seeds: dict[str, tuple[int, ...]] = {}
+    values: dict[str, Floats] = {}
+    for pattern, part in scores.items():
+        rows = [entries.index(entry) for entry in part.entries]
+        for task in part.tasks:
+            name = f"{pattern}/{task}"
+            grid = np.full((len(entries), part.values[task].shape[1]), NAN)
+            grid[rows] = part.values[task]
+            seeds[name], values[name] = part.seeds[task], grid
+    return TaskScores(entries, tuple(values), seeds, values)

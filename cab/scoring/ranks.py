@@ -1,0 +1,155 @@
+"""What is distinguishable: all pairs of entries, Holm's correction, intervals of ranks, groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cab.scoring.intervals import LEVEL, NAN, Floats, p_values
+from cab.scoring.task_scores import TaskScores
+
+ALPHA = 1 - LEVEL
+Matrix = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Differences of index between entries that are complete, ``[i, j]`` of i over j."""
+
+    entries: tuple[str, ...]
+    difference: Floats
+    p_general: Floats
+    """Of no difference on tasks of this kind: paired t test over tasks"""
+    p_here: Floats
+    """Of no difference on these tasks: paired t tests over seeds, added up over tasks"""
+
+    def index(self, entry: str) -> int:
+        """Place of an entry in the matrices."""
+        return self.entries.index(entry)
+
+
+@dataclass(frozen=True)
+class _Differences:
+    """Mean differences of all pairs, their squared standard errors and degrees of freedom."""
+
+    mean: Floats
+    variance: Floats
+    freedom: Floats
+
+    def p_values(self) -> Floats:
+        return p_values(self.mean, self.variance, self.freedom)
+
+
+def all_pairs(scores: Sequence[TaskScores], entries: Sequence[str]) -> Pairs:
+    """Compare entries that are complete in all of some patterns, paired by task and seed.
+
+    Every pattern counts alike, and within it every task. Where a pattern has one task, the spread
+    over its seeds takes the place of that over tasks; with a single seed nothing is known (p is not
+    a number).
+    """
+    parts = [_pattern(part, entries) for part in scores if part.tasks]
+    size = len(entries)
+    if not (parts and size):
+        empty = np.full((size, size), NAN)
+        return Pairs(tuple(entries), empty, empty, empty)
+    general = _mean([general for general, _ in parts])
+    here = _mean([here for _, here in parts])
+    p_here = here.p_values()
+    p_general = np.where(np.isnan(p_here), NAN, general.p_values())
+    return Pairs(tuple(entries), here.mean, p_general, p_here)
+
+
+def _pattern(scores: TaskScores, entries: Sequence[str]) -> tuple[_Differences, _Differences]:
+    """Differences in general and on these tasks."""
+    rows = [scores.entries.index(entry) for entry in entries]
+    tasks = [_task(scores.values[task][rows]) for task in scores.tasks]
+    here = _mean(tasks)
+    if len(tasks) == 1:
+        return here, here
+    by_task = np.stack([task.mean for task in tasks])
+    variance = by_task.var(axis=0, ddof=1) / len(tasks)
+    freedom = np.full(variance.shape, float(len(tasks) - 1))
+    return _Differences(here.mean, variance, freedom), here
+
+
+def _task(grid: Floats) -> _Differences:
+    """Of scores (entries, seeds), paired by seed."""
+    difference = grid[:, None, :] - grid[None, :, :]
+    seeds = grid.shape[1]
+    mean = difference.mean(axis=2)
+    variance = difference.var(axis=2, ddof=1) / seeds if seeds > 1 else np.full(mean.shape, NAN)
+    return _Differences(mean, variance, np.full(mean.shape, float(seeds - 1)))
+
+
+def _mean(parts: Sequence[_Differences]) -> _Differences:
+    """Mean of independent differences, as `intervals.combined` for single numbers."""
+    shares = np.stack([part.variance for part in parts]) / len(parts) ** 2
+    freedoms = np.stack([part.freedom for part in parts])
+    total = shares.sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        freedom = total**2 / (shares**2 / freedoms).sum(axis=0)
+    freedom = np.where(total == 0, freedoms.min(axis=0), freedom)
+    return _Differences(np.stack([p.mean for p in parts]).mean(axis=0), total, freedom)
+
+
+def holm(p: Floats) -> Floats:
+    """Holm's adjusted p-values (1979) of one family; what is not a number stays so.
+
+    Sorted ``p_(1) <= ... <= p_(m)`` become ``max_(j <= i) min(1, (m - j + 1) p_(j))``: rejecting
+    those below 5 % makes one or more wrong claims in at most 5 % of families.
+    """
+    p = np.asarray(p, dtype=float)
+    known = np.flatnonzero(~np.isnan(p))
+    adjusted = np.full(p.shape, NAN)
+    order = known[np.argsort(p[known], kind="stable")]
+    scaled = p[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    return adjusted
+
+
+def significant_pairs(pairs: Pairs) -> Matrix:
+    """Which entries differ in general, all pairs being one family under Holm's correction."""
+    size = len(pairs.entries)
+    upper = np.triu_indices(size, k=1)
+    adjusted = np.full((size, size), NAN)
+    adjusted[upper] = holm(pairs.p_general[upper])
+    both = np.fmin(adjusted, adjusted.T)
+    return np.asarray(both < ALPHA)
+
+
+def rank_interval(pairs: Pairs, entry: str, *, here: bool = False) -> tuple[int, int]:
+    """Ranks that an entry may have: below all that are better beyond doubt, above all worse ones.
+
+    Comparisons with the others are one family (Holm), so that the interval misses the true rank in
+    at most 5 % of boards.
+    """
+    own = pairs.index(entry)
+    others = np.arange(len(pairs.entries)) != own
+    p = (pairs.p_here if here else pairs.p_general)[own]
+    differs = np.zeros(len(p), dtype=bool)
+    differs[others] = holm(p[others]) < ALPHA
+    better = int((differs & (pairs.difference[own] < 0)).sum())
+    worse = int((differs & (pairs.difference[own] > 0)).sum())
+    return 1 + better, len(pairs.entries) - worse
+
+
+def groups(order: Sequence[str], pairs: Pairs, differs: Matrix) -> list[tuple[str, ...]]:
+    """Largest runs of entries, in order of the index, of which no two differ.
+
+    These are the bars of a critical-difference picture; an entry that differs from both of its
+    neighbours stands in no run.
+    """
+    found: list[tuple[int, int]] = []
+    places = [pairs.index(entry) for entry in order]
+    for first in range(len(places)):
+        last = first
+        while last + 1 < len(places) and not any(
+            differs[places[k], places[last + 1]] for k in range(first, last + 1)
+        ):
+            last += 1
+        if last > first and not (found and found[-1][1] >= last):
+            found.append((first, last))
+    return [tuple(order[first : last + 1]) for first, last in found]
