@@ -1,5 +1,5 @@
 """The command line: ``cab run``, ``list``, ``show``, ``check``, ``data``, ``leaderboard``,
-``dashboard``, ``doctor``.
+``compare``, ``report``, ``dashboard``, ``doctor``.
 
 Commands import what they need when they are called, so that ``cab --help`` and ``cab list`` answer
 at once. Anything the user got wrong ends as one line and exit code 2.
@@ -46,6 +46,9 @@ Preset = Annotated[
     typer.Option(help="Named settings of the attention, such as cab; --option goes on top."),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Results folder (Parquet).")]
+Format = Annotated[
+    str, typer.Option("--format", "-f", help="table, csv, json, markdown, latex or html.")
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
 
 
@@ -230,6 +233,10 @@ def check(
 @app.command()
 def leaderboard(
     pattern: Patterns = ALL,
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", "-t", help="Rank by these tasks alone."),
+    ] = None,
     scale: Annotated[
         str | None,
         typer.Option(help="Only this scale."),
@@ -238,16 +245,66 @@ def leaderboard(
         str | None,
         typer.Option(help="Only cpu or cuda."),
     ] = None,
+    metric: Annotated[
+        str,
+        typer.Option(
+            help="What to rank by: index; bradley-terry; compositional (CAB's); a task's metric; "
+            "or a cost, with what is dominated and from which length it pays: latency, "
+            "train-latency, decode-latency, memory, train-memory, parameters, state, energy."
+        ),
+    ] = "index",
+    sort: Annotated[
+        str,
+        typer.Option(help="Column to sort by: rank, attention, grade, index, a task, a cost, ..."),
+    ] = "rank",
     grade: Annotated[
         str | None,
         typer.Option(help="Only entries of this grade (controls stay)."),
     ] = None,
+    published: Annotated[
+        str | None,
+        typer.Option(
+            help="A leaderboard of published numbers instead: cab2023, or cab2023+errata."
+        ),
+    ] = None,
+    format: Format = "table",
     out: Out = DEFAULT_RESULTS,
 ) -> None:
-    """Rank what the results folder holds."""
+    """Rank what the results folder holds, or what was published."""
     from cab.cli.leaderboard import leaderboard_command
 
-    leaderboard_command(pattern, scale, device, grade, out)
+    leaderboard_command(
+        pattern, task or [], scale, device, metric, sort, grade, published, format, out
+    )
+
+
+@app.command()
+def compare(
+    one: Annotated[str, typer.Argument(help="An entry, as the leaderboard names it.")],
+    other: Annotated[str, typer.Argument(help="The entry to compare it with.")],
+    pattern: Patterns = ALL,
+    scale: Annotated[str | None, typer.Option(help="Only this scale.")] = None,
+    device: Annotated[str | None, typer.Option(help="Only cpu or cuda.")] = None,
+    format: Format = "table",
+    out: Out = DEFAULT_RESULTS,
+) -> None:
+    """Compare two entries: differences by task, costs, crossover, and a verdict in a sentence."""
+    from cab.cli.compare import compare_command
+
+    compare_command(one, other, pattern, scale, device, format, out)
+
+
+@app.command()
+def report(
+    to: Annotated[Path, typer.Option("--to", help="HTML file to write.")] = Path("report.html"),
+    scale: Annotated[str | None, typer.Option(help="Only this scale.")] = None,
+    device: Annotated[str | None, typer.Option(help="Only cpu or cuda.")] = None,
+    out: Out = DEFAULT_RESULTS,
+) -> None:
+    """Write one self-contained HTML page to hand around: tables, plots, method, environment."""
+    from cab.cli.report import report_command
+
+    report_command(to, scale, device, out)
 
 
 @app.command()

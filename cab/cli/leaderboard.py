@@ -2,95 +2,189 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.markup import escape
 
+from cab.cli import formats
 from cab.cli.console import console
-from cab.cli.tables import board, standing_table
-from cab.errors import UsageError
+from cab.cli.sheet import Sheet
+from cab.errors import UnknownEntryError, UsageError
 from cab.info import Grade, Scale
 from cab.patterns import Pattern
-from cab.registries import ATTENTIONS
-from cab.scoring.quality import QualityBoard, Standing
-from cab.scoring.results import Results, load_results
-from cab.store import ResultStore
+from cab.registries import TASKS
+
+BY_INDEX, BY_RATING, BY_COMPOSITIONAL = "index", "bradley-terry", "compositional"
+DEVICES = ("cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the reader asked for."""
+
+    patterns: Sequence[Pattern]
+    tasks: Sequence[str]
+    scale: str | None
+    device: str | None
+    metric: str
+    grade: str | None
+    whole: bool
+    """Whether all patterns were asked for, so that they may be averaged"""
 
 
 def leaderboard_command(
-    patterns: list[str], scale: str | None, device: str | None, grade: str | None, out: Path
+    patterns: list[str],
+    tasks: list[str],
+    scale: str | None,
+    device: str | None,
+    metric: str,
+    sort: str,
+    grade: str | None,
+    published: str | None,
+    format: str,
+    out: Path,
 ) -> None:
-    """Print every leaderboard that the store has rows for."""
-    if scale is not None and scale not in list(Scale):
-        raise UsageError(f"unknown scale {scale!r}; choose from {', '.join(Scale)}")
+    """Print every leaderboard that the store, or a published table, has rows for.
+
+    Raises:
+        UsageError: something of the choice does not exist.
+    """
+    formats.check_format(format)
+    check_track(scale, device)
     if grade is not None and grade not in list(Grade):
         raise UsageError(f"unknown grade {grade!r}; choose from {', '.join(Grade)}")
-    if device not in (None, "cpu", "cuda"):
-        raise UsageError(f"unknown device {device!r}; choose from cpu, cuda")
     chosen = list(Pattern) if "all" in patterns else [Pattern.parse(p) for p in patterns]
-    store = ResultStore(out)
-    results = load_results(store)
-    tracks = results.rows[["scale", "device"]].drop_duplicates().itertuples(index=False)
-    printed = False
-    for track_scale, track_device in sorted(tuple(track) for track in tracks):
-        if scale not in (None, track_scale) or device not in (None, track_device):
-            continue
-        for pattern in chosen:
-            found = board(results, pattern.value, track_scale, track_device)
-            standings = [s for s in found.standings if _kept(s, grade)]
-            if not standings:
-                continue
-            printed = True
-            title = f"{pattern.value} ({track_scale}, {track_device})"
-            console.print(standing_table(standings, found.tasks, title, console.width))
-            print_board_notes(found)
-            _print_failures(results, pattern.value, track_scale, track_device)
-            console.print()
-    if not printed:
-        console.print(
-            f"no results in {escape(str(out))} for this choice; "
-            "measure some: cab run --attn lla --pattern causal-cross"
-        )
-        return
-    console.print(
-        "[dim]index: mean over tasks of the signed log-ratio to softmax, paired by seed; "
-        "+0.1 is about 10 % better. = marks an entry that its interval does not separate from the "
-        "one above.[/dim]"
-    )
-    if results.superseded:
-        console.print(f"[dim]{results.superseded} rows of older code or data left out[/dim]")
-
-
-def print_board_notes(found: QualityBoard) -> None:
-    """What a reader must know beside the standings."""
-    for task in found.left_out:
-        console.print(
-            f"[yellow]{task.task} is left out[/yellow]: softmax beats none by "
-            f"{task.ratio:.1f} seed standard deviations only, so it does not measure attention here"
-        )
-    if found.unjudged:
-        console.print(
-            f"[dim]not enough seeds of softmax and none to judge: {', '.join(found.unjudged)}[/dim]"
-        )
-    for standing in found.standings:
-        if standing.missing:
+    if published is not None:
+        if scale or device or grade or metric != BY_INDEX:
+            raise UsageError("--published takes --pattern, --task, --sort and --format alone")
+        sheets = _published(published, chosen, tasks)
+    else:
+        choice = Choice(chosen, tasks, scale, device, metric, grade, "all" in patterns)
+        sheets = _measured(choice, out)
+    if not sheets:
+        if format == "table":
             console.print(
-                f"[dim]{standing.entry} has no index: no result on "
-                f"{', '.join(standing.missing)}[/dim]"
+                f"no results in {escape(str(out))} for this choice; "
+                "measure some: cab run --attn lla --pattern causal-cross"
             )
+        else:
+            formats.show([], format)
+        return
+    formats.show(_sorted(sheets, sort), format)
 
 
-def _print_failures(results: Results, pattern: str, scale: str, device: str) -> None:
-    """Cells without a result: they are part of what is known of an entry."""
-    rows = results.select(kind="quality", pattern=pattern, scale=scale, device=device)
-    failed = rows[rows["status"] != "ok"]
-    for (entry, task, status), cells in failed.groupby(["entry", "task", "status"])["cell"]:
-        count = cells.nunique()
-        console.print(f"[dim]{entry} on {task}: {count} x {status}[/dim]", soft_wrap=True)
+def check_track(scale: str | None, device: str | None) -> None:
+    """Raises UsageError for a scale or a device that does not exist."""
+    if scale is not None and scale not in list(Scale):
+        raise UsageError(f"unknown scale {scale!r}; choose from {', '.join(Scale)}")
+    if device is not None and device not in DEVICES:
+        raise UsageError(f"unknown device {device!r}; choose from {', '.join(DEVICES)}")
 
 
-def _kept(standing: Standing, grade: str | None) -> bool:
-    if grade is None or standing.grade == grade:
-        return True
-    entry = ATTENTIONS.entries().get(standing.attention)
-    return entry is not None and entry.info.kind.value == "control"
+def _sorted(sheets: Sequence[Sheet], key: str) -> list[Sheet]:
+    """Sorted where a sheet has such a column; somewhere it must be."""
+    found, error = [], None
+    for sheet in sheets:
+        try:
+            found.append(sheet.sorted_by(key))
+        except UnknownEntryError as unknown:
+            error = unknown
+            found.append(sheet)
+    if error is not None and not any(_has(sheet, key) for sheet in sheets):
+        raise error
+    return found
+
+
+def _has(sheet: Sheet, key: str) -> bool:
+    return any(c.title == key for c in sheet.columns) or any(key in x.data for x in sheet.lines)
+
+
+def _published(name: str, patterns: Sequence[Pattern], tasks: Sequence[str]) -> list[Sheet]:
+    from cab.cli.published import published_sheets
+
+    sheets = published_sheets(name, patterns, tasks)
+    known = {c.title for sheet in sheets for c in sheet.columns}
+    for task in tasks:
+        if task not in known:
+            every = published_sheets(name, list(Pattern))
+            names = {str(n) for s in every for line in s.lines for n in line.data}
+            raise UnknownEntryError("published task", task, {n for n in names if n[0].isupper()})
+    return sheets
+
+
+def _measured(choice: Choice, out: Path) -> list[Sheet]:
+    from cab.scoring.cost import axis
+    from cab.scoring.results import joined, load_costs, load_scores
+    from cab.store import ResultStore
+
+    store = ResultStore(out)
+    results = load_scores(store)
+    by = axis(choice.metric)
+    if by is not None and not by.of_model:
+        costs = load_costs(store, [*by.metrics, "latency_ratio"])
+        results = joined(results, costs)
+    _check_tasks(choice.tasks, results.rows["task"].unique())
+    _check_metric(choice.metric, results.rows["metric"].unique())
+    tracks = results.rows[["scale", "device"]].drop_duplicates().itertuples(index=False)
+    sheets: list[Sheet] = []
+    for scale, device in sorted((str(s), str(d)) for s, d in tracks):
+        if choice.scale in (None, scale) and choice.device in (None, device):
+            sheets += _track(results, choice, scale, device)
+    if sheets and results.superseded:
+        note = f"{results.superseded} rows of older code or data left out"
+        sheets[-1] = replace(sheets[-1], notes=(*sheets[-1].notes, note))
+    return sheets
+
+
+def _track(results: object, choice: Choice, scale: str, device: str) -> Iterator[Sheet]:
+    """Sheets of one scale and device."""
+    from cab.cli import cost_sheets, standings
+    from cab.cli.tables import board
+    from cab.scoring.cost import axis
+    from cab.scoring.results import Results
+
+    assert isinstance(results, Results)
+    grade, tasks, metric = choice.grade, choice.tasks, choice.metric
+    by, boards, shown = axis(metric), {}, False
+    for pattern in (p.value for p in choice.patterns):
+        place = (pattern, scale, device)
+        if metric == BY_COMPOSITIONAL:
+            sheet = standings.compositional_sheet(results, *place, tasks, grade)
+            yield from [sheet] if sheet else []
+            continue
+        if by is None and metric not in (BY_INDEX, BY_RATING):
+            yield from standings.metric_sheets(results, metric, *place, tasks, grade)
+            continue
+        boards[pattern] = board(results, *place, tasks)
+        if by is not None:
+            sheet = cost_sheets.cost_sheet(results, boards[pattern], by, *place, grade)
+            yield from [sheet] if sheet else []
+        elif metric == BY_RATING and boards[pattern].standings:
+            yield standings.rating_sheet(boards[pattern], *place, grade)
+        elif metric == BY_INDEX:
+            sheet = standings.board_sheet(results, boards[pattern], *place, grade)
+            shown = shown or bool(sheet.lines)
+            yield from [sheet] if sheet.lines else []
+    if metric == BY_INDEX and shown:
+        sheet = standings.overall_sheet(boards, scale, device, grade) if choice.whole else None
+        if sheet is not None:
+            yield replace(sheet, notes=(*sheet.notes, *standings.LEGEND))
+
+
+def _check_tasks(tasks: Sequence[str], measured: Collection[object]) -> None:
+    known = {*TASKS.entries(), *(str(name) for name in measured if name)}
+    for task in tasks:
+        if task not in known:
+            raise UnknownEntryError("task", task, known)
+
+
+def _check_metric(metric: str, measured: Collection[object]) -> None:
+    from cab.scoring.cost import AXES
+
+    views = {BY_INDEX, BY_RATING, BY_COMPOSITIONAL, *(axis.id for axis in AXES)}
+    declared = {m.name for info in TASKS.infos() for m in info.metrics}
+    known = views | declared | {str(name) for name in measured if name}
+    if metric not in known:
+        raise UnknownEntryError("metric", metric, known)

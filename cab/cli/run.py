@@ -130,8 +130,9 @@ def _print_cells(cells: list[Cell], missing: set[str]) -> None:
 def _print_results(
     candidates: list[str], patterns: list[str], scale: str, device: str, store: ResultStore
 ) -> None:
-    from cab.cli.leaderboard import print_board_notes
-    from cab.cli.tables import board, cost_table, score_table, standing_table
+    from cab.cli.formats import print_sheet
+    from cab.cli.standings import board_notes, standings_sheet
+    from cab.cli.tables import board, cost_table, score_table
     from cab.scoring.results import load_results
 
     results = load_results(store)
@@ -156,10 +157,8 @@ def _print_results(
             )
             found = board(results, pattern, scale, device)
             standings = [s for s in found.standings if s.entry in entries]
-            console.print(
-                standing_table(standings, found.tasks, "\nIndex (0 = softmax)", console.width)
-            )
-            print_board_notes(found)
+            title = "\nIndex (0 = softmax)"
+            print_sheet(standings_sheet(standings, found.tasks, title, notes=board_notes(found)))
         costs = cost_table(results, pattern, scale, device, [e for e in entries if e != "none"])
         if costs is not None:
             console.print(costs)

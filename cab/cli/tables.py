@@ -1,8 +1,9 @@
-"""Standings and costs as terminal tables, for ``cab run`` and ``cab leaderboard``."""
+"""Scores and costs as terminal tables, for ``cab run``; numbers as words."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 from rich.table import Table
 
@@ -11,7 +12,7 @@ from cab.info import TaskInfo
 from cab.registries import TASKS
 from cab.scoring.efficiency import CostPoint, cost_points
 from cab.scoring.intervals import Interval, mean_interval
-from cab.scoring.quality import QualityBoard, Standing, quality_board, scores
+from cab.scoring.quality import QualityBoard, quality_board, scores
 from cab.scoring.results import Results
 
 
@@ -20,9 +21,11 @@ def headline_metrics() -> dict[str, list[str]]:
     return {info.id: [m.name for m in info.metrics if m.headline] for info in TASKS.infos()}
 
 
-def board(results: Results, pattern: str, scale: str, device: str) -> QualityBoard:
-    """Standings by the registered tasks' headline metrics."""
-    return quality_board(results, pattern, scale, device, headline_metrics())
+def board(
+    results: Results, pattern: str, scale: str, device: str, tasks: Collection[str] = ()
+) -> QualityBoard:
+    """Standings by the registered tasks' headline metrics, over some tasks or (none named) all."""
+    return quality_board(results, pattern, scale, device, headline_metrics(), tasks)
 
 
 def score_table(
@@ -85,38 +88,6 @@ def cost_table(
                 cells.append(_memory(point))
             shown.add_row(label, name, *cells)
             label = ""
-    return shown
-
-
-def standing_table(
-    standings: list[Standing], tasks: list[str], title: str, width: int = 80
-) -> Table:
-    """Rank, entry, grade, index with interval, and the score by task where that fits ``width``."""
-    names = max((len(s.entry) for s in standings), default=9)
-    room = width - names - sum(len(task) + 2 for task in tasks)
-    shown_tasks = tasks if room >= 48 else []
-    shown = table(
-        "#",
-        "attention",
-        "grade",
-        "index",
-        "95 % interval",
-        *shown_tasks,
-        title=title,
-        right=("#", "index", "95 % interval", *shown_tasks),
-    )
-    for standing in standings:
-        rank = "" if standing.rank is None else f"{'=' if standing.tied else ''}{standing.rank}"
-        index = f"{standing.index.value:+.3f}" if standing.index.n else "-"
-        bounds = standing.index
-        shown.add_row(
-            rank,
-            standing.entry,
-            standing.grade,
-            index,
-            f"{bounds.low:+.3f} .. {bounds.high:+.3f}" if bounds.known else "-",
-            *(f"{standing.tasks[t]:+.3f}" if t in standing.tasks else "-" for t in shown_tasks),
-        )
     return shown
 
 
