@@ -1,0 +1,1 @@
+"""Super-resolution: a picture from a much smaller version of it."""
