@@ -128,6 +128,82 @@ def run(
     )
 
 
+@app.command()
+def bench(
+    attn: Attn,
+    pattern: Annotated[
+        list[str],
+        typer.Option("--pattern", "-p", help="Pattern: causal-self (or CS), ..., or all."),
+    ],
+    lengths: Annotated[
+        str,
+        typer.Option(
+            help="1k..64k (doubling) or a list: 256,1k,4096. Default: 256..8k on a CPU, "
+            "256..128k on a GPU; what does not fit is recorded as oom or timeout."
+        ),
+    ] = "",
+    source_length: Annotated[
+        int | None, typer.Option(help="Keys in cross attention; default: as many as queries.")
+    ] = None,
+    phase: Annotated[
+        list[str] | None,
+        typer.Option(help="forward, forward_backward, decode; several or none (all)."),
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Sequences per call.")] = 1,
+    heads: Annotated[int | None, typer.Option(help="Heads; default: 4, on a GPU 8.")] = None,
+    head_dim: Annotated[
+        int | None, typer.Option(help="Width of a head; default: 32, on a GPU 64.")
+    ] = None,
+    dtype: Annotated[
+        str, typer.Option(help="bf16, fp16 or fp32; default: fp32, on a GPU bf16.")
+    ] = "",
+    device: Device = "auto",
+    processes: Annotated[int, typer.Option(help="Processes: the unit of replication.")] = 3,
+    threads: Annotated[int, typer.Option(help="Threads on a CPU; 0: one per core.")] = 0,
+    seconds: Annotated[
+        float | None,
+        typer.Option(help="Seconds that a process may take; default: 17, on a GPU 120."),
+    ] = None,
+    hot: Annotated[
+        bool, typer.Option("--hot", help="GPU: leave the L2 cache as the last call left it.")
+    ] = False,
+    cuda_graphs: Annotated[
+        bool, typer.Option("--cuda-graphs", help="GPU: replay recorded calls, without launch cost.")
+    ] = False,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", help="name=value, an option of the attention."),
+    ] = None,
+    preset: Preset = "",
+    out: Out = Path("results/bench"),
+) -> None:
+    """Time a mechanism over lengths: latency, memory, arithmetic, growth, and when it pays."""
+    from cab.cli.bench import bench_command
+
+    raise typer.Exit(
+        bench_command(
+            attentions=attn,
+            patterns=pattern,
+            lengths=lengths,
+            source_length=source_length,
+            phases=phase or [],
+            batch=batch,
+            heads=heads,
+            head_dim=head_dim,
+            dtype=dtype,
+            device=device,
+            processes=processes,
+            threads=threads,
+            seconds=seconds,
+            hot=hot,
+            graphs=cuda_graphs,
+            options=option or [],
+            preset=preset,
+            out=out,
+        )
+    )
+
+
 @list_app.command("attentions")
 def list_attentions(
     patterns: Annotated[

@@ -229,10 +229,10 @@ def _memory(bench: Bench, row: Row, calls: CallFactory) -> Iterator[Row]:
         inputs = calls.prepare(module).inputs()
         yield number(row, "saved_for_backward", [float(saved_bytes(module, inputs))], "B")
     if calls.phase == "decode":
-        yield number(row, "state_memory", [float(state_bytes(calls.prefilled(module)))], "B")
+        yield number(row, "state_bytes", [float(state_bytes(calls.prefilled(module)))], "B")
         s = bench.settings
         yield from _tried(
-            row, "state_size",
+            row, "state_claimed",
             lambda: s.batch * module.state_size(calls.source(module)) * s.dtype.itemsize,
         )  # fmt: skip
 
