@@ -19,8 +19,8 @@ Colour = tuple[int, int, int]
 def draw_cloud(points: NDArray[np.floating], colour: Colour, size: int) -> NDArray[np.uint8]:
     """(size, size, 3) picture of (N, 3) points with y up, in the cube of side 1 about the origin.
 
-    Nearer points are drawn over farther ones and in a stronger colour; what lies outside of the
-    cube's circumscribed sphere is left out.
+    Nearer points are drawn over farther ones and in a stronger colour; points
+    far outside of the cube fall off the picture.
     """
     x, y, z = points.astype(np.float64).T
     across = x * math.cos(_TURN) - z * math.sin(_TURN)
@@ -33,12 +33,14 @@ def draw_cloud(points: NDArray[np.floating], colour: Colour, size: int) -> NDArr
     # A cloud in a cube rarely needs the corners of its sphere: they may touch the frame.
     scale = size / 1.3
     column, row = size / 2 + scale * across, size / 2 - scale * up
-    picture = np.full((size, size, 3), 255, dtype=np.uint8)
+    order = np.argsort(near, kind="stable")
     extent = math.ceil(_RADIUS)
-    steps = np.arange(-extent, extent + 1)
-    for i in np.argsort(near, kind="stable"):
-        rows, columns = np.meshgrid(round(row[i]) + steps, round(column[i]) + steps, indexing="ij")
-        dot = np.hypot(rows - row[i], columns - column[i]) <= _RADIUS
-        dot &= (rows >= 0) & (rows < size) & (columns >= 0) & (columns < size)
-        picture[rows[dot], columns[dot]] = colours[i]
+    steps = np.mgrid[-extent : extent + 1, -extent : extent + 1].reshape(2, -1)
+    rows = np.rint(row[order]).astype(int)[:, None] + steps[0]
+    columns = np.rint(column[order]).astype(int)[:, None] + steps[1]
+    dot = np.hypot(rows - row[order, None], columns - column[order, None]) <= _RADIUS
+    dot &= (rows >= 0) & (rows < size) & (columns >= 0) & (columns < size)
+    picture = np.full((size, size, 3), 255, dtype=np.uint8)
+    # Of several colours for a pixel the last stays, which is that of the nearest point.
+    picture[rows[dot], columns[dot]] = colours[order][np.nonzero(dot)[0]]
     return picture

@@ -17,7 +17,7 @@ EVALUATION_SEED = 7
 
 @dataclass(frozen=True)
 class Amounts:
-    """Points of a pair, and pairs of an evaluated split."""
+    """Points of a pair, and pairs to evaluate."""
 
     seen: int
     """Points of the input"""
@@ -26,7 +26,7 @@ class Amounts:
     truth: int
     """The same at evaluation"""
     evaluated: int
-    """Pairs per split, spread evenly over its shapes"""
+    """Pairs of an evaluated split"""
 
 
 class Pairs(Protocol):
@@ -43,8 +43,11 @@ class Pairs(Protocol):
     def training_batch(self, size: int, generator: torch.Generator) -> Batch:
         """Distinct random shapes (as long as there are enough), one view of each."""
 
-    def evaluation_batches(self, split: Split, size: int) -> Iterator[Batch]:
-        """The same pairs at every call, at most ``size`` a batch."""
+    def evaluation_batches(self, split: Split, pairs: int, size: int) -> Iterator[Batch]:
+        """That many pairs, spread evenly over the split, the same at every call; ``size`` a batch.
+
+        Data with a single view of each shape has no more pairs than shapes.
+        """
 
 
 def some(count: int, size: int, generator: torch.Generator) -> list[int]:

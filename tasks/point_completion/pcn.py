@@ -96,14 +96,14 @@ class PcnPairs:
         ]
         return mirrored(_stacked(pairs), generator)
 
-    def evaluation_batches(self, split: Split, size: int) -> Iterator[Batch]:
-        """The one view of the models.
+    def evaluation_batches(self, split: Split, pairs: int, size: int) -> Iterator[Batch]:
+        """The one view of each model, and so no more pairs than models.
 
         Raises:
             DataError: a file cannot be read.
         """
         models = self.models[split]
-        rows = spread(len(models), min(len(models), self.amounts.evaluated))
+        rows = spread(len(models), min(len(models), pairs))
         generator = torch.Generator().manual_seed(EVALUATION_SEED)
         for begin in range(0, len(rows), size):
             part = [models[i] for i in rows[begin : begin + size]]

@@ -210,13 +210,14 @@ class PointCompletion(Task):
     def __init__(self, pattern: Pattern, scale: Scale, data_dir: Path | None = None) -> None:
         super().__init__(pattern, scale, data_dir)
         self.setting = SETTINGS[scale]
-        amounts = self.setting.amounts
+        self.amounts = self.setting.amounts
         self.pairs: Pairs
         if data_dir is not None:
-            self.pairs = PcnPairs(data_dir, amounts)
-        else:
-            embedded = EMBEDDED_PAPER_AMOUNTS if scale is Scale.PAPER else amounts
-            self.pairs = EmbeddedPairs(self.info.dataset, embedded)
+            self.pairs = PcnPairs(data_dir, self.amounts)
+            return
+        if scale is Scale.PAPER:
+            self.amounts = EMBEDDED_PAPER_AMOUNTS
+        self.pairs = EmbeddedPairs(self.info.dataset, self.amounts)
 
     @classmethod
     def data_problems(cls, data_dir: Path) -> list[str]:
@@ -269,7 +270,8 @@ class PointCompletion(Task):
         """Means over fixed views of the split's shapes."""
         device = next(model.parameters()).device
         scores: dict[str, list[Tensor]] = {metric.name: [] for metric in self.info.metrics}
-        for batch in self.pairs.evaluation_batches(split, self.setting.evaluation_batch):
+        pairs, size = self.amounts.evaluated, self.setting.evaluation_batch
+        for batch in self.pairs.evaluation_batches(split, pairs, size):
             _, fine = model(batch["partial"].to(device))
             found = completion_scores(fine, batch["complete"].to(device), self.setting.threshold)
             for name, values in found.items():
@@ -279,7 +281,7 @@ class PointCompletion(Task):
     def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
         """Input, completion and truth of four test shapes, side by side."""
         device = next(model.parameters()).device
-        batch = next(iter(self.pairs.evaluation_batches("test", _SHOWN)))
+        batch = next(iter(self.pairs.evaluation_batches("test", _SHOWN, _SHOWN)))
         _, fine = model(batch["partial"].to(device))
         rows = [
             [

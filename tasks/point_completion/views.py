@@ -47,11 +47,11 @@ class EmbeddedPairs:
         points = self.shapes.train.points[rows]
         return draw_views(points, self.amounts.seen, self.amounts.training_truth, generator)
 
-    def evaluation_batches(self, split: Split, size: int) -> Iterator[Batch]:
-        """Fixed views; several of a shape where more are evaluated than there are shapes."""
+    def evaluation_batches(self, split: Split, pairs: int, size: int) -> Iterator[Batch]:
+        """Fixed views; several of a shape where there are fewer shapes than pairs."""
         shapes = self.shapes.validation if split == "validation" else self.shapes.test
         generator = torch.Generator().manual_seed(EVALUATION_SEED)
-        rows = spread(len(shapes), self.amounts.evaluated)
+        rows = spread(len(shapes), pairs)
         for begin in range(0, len(rows), size):
             points = shapes.points[rows[begin : begin + size]]
             yield draw_views(points, self.amounts.seen, self.amounts.truth, generator)

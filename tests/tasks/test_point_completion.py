@@ -269,7 +269,7 @@ def test_paper_scale_is_the_published_model(pattern: Pattern) -> None:
     recipe = task.recipe
     assert (recipe.learning_rate, recipe.weight_decay, recipe.batch_size) == (5e-4, 5e-4, 48)
     assert recipe.steps == 300 * (581 // 48)
-    batch = next(iter(task.pairs.evaluation_batches("test", 1)))
+    batch = next(iter(task.pairs.evaluation_batches("test", 1, 1)))
     with torch.no_grad():
         coarse, fine = model.eval()(batch["partial"])
     assert coarse.shape == (1, 2 * 224, 3)
@@ -416,7 +416,7 @@ def test_shared_weights_do_not_depend_on_the_candidate(task: PointCompletion) ->
 
 def test_batches_follow_the_generator(task: PointCompletion) -> None:
     one, same, other = draw(task, 1), draw(task, 1), draw(task, 2)
-    amounts = task.setting.amounts
+    amounts = task.amounts
     assert one["partial"].shape == (task.recipe.batch_size, amounts.seen, 3)
     assert one["complete"].shape == (task.recipe.batch_size, amounts.training_truth, 3)
     assert all(torch.equal(one[name], same[name]) for name in one)
@@ -443,8 +443,8 @@ def test_training_views_are_of_training_shapes(task: PointCompletion) -> None:
 
 def test_evaluation_views_are_fixed_and_of_their_split(task: PointCompletion) -> None:
     shapes = load_shapes().test.points
-    once = list(task.pairs.evaluation_batches("test", 50))
-    again = list(task.pairs.evaluation_batches("test", 50))
+    once = list(task.pairs.evaluation_batches("test", 77, 50))
+    again = list(task.pairs.evaluation_batches("test", 77, 50))
     assert [len(batch["partial"]) for batch in once] == [50, 27]
     for one, other in zip(once, again, strict=True):
         assert all(torch.equal(one[name], other[name]) for name in one)
@@ -501,6 +501,23 @@ def test_loss_is_coarse_and_fine_and_falls(
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
+
+
+def test_training_repeats_to_the_last_bit(task: PointCompletion) -> None:
+    def trained(seed: int) -> Tensor:
+        model = build(task, SoftmaxAttention, seed)
+        generator = torch.Generator().manual_seed(seed)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        for _ in range(2):
+            optimizer.zero_grad()
+            task.loss(model, task.training_batch(generator)).backward()
+            optimizer.step()
+        with torch.no_grad():
+            return model.eval()(draw(task, 9)["partial"])[1]
+
+    once = trained(0)
+    assert torch.equal(once, trained(0))
+    assert not torch.allclose(once, trained(1))
 
 
 def test_evaluation_reports_the_declared_metrics_and_repeats(task: PointCompletion) -> None:

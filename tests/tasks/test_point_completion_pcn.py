@@ -184,7 +184,7 @@ def test_pairs_are_of_one_model_and_of_the_split(original: Path) -> None:
     """Heights tell the model and, in sixteenths, the view; mirrors leave them."""
     task = PointCompletion(Pattern.NONCAUSAL_CROSS, Scale.TINY, original)
     assert task.dataset == "PCN"
-    amounts = task.setting.amounts
+    amounts = task.amounts
     known = {
         split: {int(model[:4], 16) for category in CATEGORIES for model in category[split]}
         for split in ("train", "val", "test")
@@ -200,16 +200,16 @@ def test_pairs_are_of_one_model_and_of_the_split(original: Path) -> None:
     assert len(set(parts[:, 0].tolist())) > 3
     assert set(parts[:, 0].tolist()) <= set(range(1, 9))
     for split, name in (("validation", "val"), ("test", "test")):
-        (evaluated,) = task.pairs.evaluation_batches(split, 50)  # type: ignore[arg-type]
+        (evaluated,) = task.pairs.evaluation_batches(split, 9, 50)  # type: ignore[arg-type]
         assert evaluated["complete"].shape == (2, amounts.truth, 3)
         assert set(evaluated["complete"][:, 0, 1].tolist()) == known[name]
-        (again,) = task.pairs.evaluation_batches(split, 50)  # type: ignore[arg-type]
+        (again,) = task.pairs.evaluation_batches(split, 9, 50)  # type: ignore[arg-type]
         assert all(torch.equal(evaluated[key], again[key]) for key in again)
 
 
 def test_paper_scale_reads_whole_clouds(original: Path) -> None:
     task = PointCompletion(Pattern.NONCAUSAL_CROSS, Scale.PAPER, original)
-    batch = next(iter(task.pairs.evaluation_batches("test", 2)))
+    batch = next(iter(task.pairs.evaluation_batches("test", 2, 2)))
     assert batch["partial"].shape == (2, 2048, 3)
     assert torch.equal(batch["complete"][0], torch.from_numpy(model_cloud("1d63eb", 0, 16384)))
     assert task.recipe.steps == 300  # one batch of 48 an epoch, from three models
@@ -235,7 +235,7 @@ def test_both_clouds_of_a_pair_are_mirrored_alike() -> None:
 
 
 def test_hash_follows_index_and_files(copy: Path) -> None:
-    amounts = PointCompletion(Pattern.NONCAUSAL_CROSS, Scale.TINY, copy).setting.amounts
+    amounts = PointCompletion(Pattern.NONCAUSAL_CROSS, Scale.TINY, copy).amounts
     before = PcnPairs(copy, amounts).data_hash
     assert PcnPairs(copy, amounts).data_hash == before
     path = copy / "val/partial/02691156/4bae46/00.pcd"
