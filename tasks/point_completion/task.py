@@ -132,7 +132,8 @@ _RECIPES = {
 def published_recipe(training_shapes: int) -> Recipe:
     """PoinTr's for PCN: AdamW at 5e-4, 48 shapes a batch, 300 epochs.
 
-    PoinTr's rate falls by a tenth every 21 epochs; the straight line here ends where that ends.
+    PoinTr's rate falls by a tenth every 21 epochs; the straight line here ends where that ends. An
+    epoch is one in number only: a batch is drawn at random instead of from a shuffled list.
     """
     batch, epochs = 48, 300
     return Recipe(
@@ -196,10 +197,10 @@ def published_recipe(training_shapes: int) -> Recipe:
         "input, no pooled queries in the folding head, and a completion without the points that "
         "were seen. Where self attention is measured there, the decoder reads one proxy only, "
         "which has to gather the shape. At scale paper the model is the published one, with "
-        "biases in the query, key and value projections; a straight line instead of steps lowers "
-        "the rate, biases decay like weights, the checkpoint is chosen on val (PoinTr's code "
-        "takes test), and views with fewer than 2,048 points are filled up by repetition, not "
-        "zeros",
+        "biases in the query, key and value projections; the rate falls along a straight line "
+        "instead of an exponential, biases decay like weights, the checkpoint is chosen on val "
+        "(PoinTr's code takes test), and views with fewer than 2,048 points are filled up by "
+        "repetition, not zeros",
         paper="Yu et al., PoinTr: Diverse Point Cloud Completion with Geometry-Aware Transformers",
         url="https://arxiv.org/abs/2108.08839",
     )
