@@ -150,12 +150,13 @@ class Task(ABC):
     def data_problems(cls, data_dir: Path) -> list[str]:
         """Everything in which a folder is not the task's original data; empty: nothing.
 
-        This one stops at the first problem that loading meets.
+        This one stops at the first problem that loading at the largest scale meets.
         """
+        largest = cls.info.scales[-1]
         try:
-            cls(cls.info.patterns[0], cls.info.scales[-1], data_dir)
+            cls(cls.info.patterns[0], largest, data_dir)
         except DataError as error:
-            return [str(error)]
+            return [f"{error} (at scale {largest})"]
         return []
 
     @property

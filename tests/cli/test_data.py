@@ -68,11 +68,14 @@ def test_a_folder_is_held_to_the_layout(cab_in, tmp_path):
     assert done.returncode == 2
     for name in readers:
         assert f"cab: {name}: " in done.stderr
-    hours = (datetime(2020, 1, 1) + timedelta(hours=n) for n in range(1500))
-    rows = "".join(f"{hour},{n % 24}\n" for n, hour in enumerate(hours))
-    (empty / "one.csv").write_text(f"date,x\n{rows}")
-    done = cab_in("data", "check", "forecasting", "--data-dir", empty)
-    assert done.returncode == 0, done.stderr
+    for count, returncode in ((1500, 2), (8000, 0)):
+        hours = (datetime(2020, 1, 1) + timedelta(hours=n) for n in range(count))
+        rows = "".join(f"{hour},{n % 24}\n" for n, hour in enumerate(hours))
+        (empty / "one.csv").write_text(f"date,x\n{rows}")
+        done = cab_in("data", "check", "forecasting", "--data-dir", empty)
+        assert done.returncode == returncode, done.stderr
+        assert ("of 1500 rows" in done.stderr) == (count == 1500)
+        assert ("(at scale paper)" in done.stderr) == (count == 1500)
 
 
 @pytest.mark.parametrize(
