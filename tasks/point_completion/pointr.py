@@ -34,7 +34,7 @@ from tasks.point_completion.layers import NEIGHBOURS, DecoderLayer, EncoderLayer
 
 _POSITION_HIDDEN = 128
 _PATCH_START = 0.2
-"""Of patches about learned centres: they cover the whole cube as it is"""
+"""By torch's own, which would spread the patch of a learned centre over much of the cube"""
 
 
 @dataclass(frozen=True)
