@@ -97,11 +97,6 @@ def measure_point(bench: Bench, row: Row, phase: str, length: int, share: float)
     """
     factory = GraphedCalls if bench.settings.graphs and phase != "decode" else CallFactory
     calls = factory(bench.settings, length, phase, bench.device, bench.generator, bench.order)
-    if bench.reads is None:
-        shape = CallFactory(
-            bench.settings, length, "forward", bench.device, bench.generator, bench.order
-        )
-        bench.reads, _ = reads_of(bench.candidate, shape.prepare(bench.candidate).inputs())
     measures = bench.cell.measures
     if "latency" in measures:
         yield from _latency(bench, row, calls, share)
@@ -180,7 +175,11 @@ def _times(row: Row, samples: LatencySamples) -> Iterator[Row]:
 
 
 def _rates(bench: Bench, row: Row, calls: CallFactory, samples: LatencySamples) -> Iterator[Row]:
-    assert bench.reads is not None
+    if bench.reads is None:
+        shape = CallFactory(
+            bench.settings, calls.length, "forward", bench.device, bench.generator, bench.order
+        )
+        bench.reads, _ = reads_of(bench.candidate, shape.prepare(bench.candidate).inputs())
     work = arithmetic(bench.candidate, calls, bench.reads)
     if work is None:
         return
