@@ -23,6 +23,8 @@ from tasks.super_resolution.resampling import enlarged, to_pictures, to_signal
 _SHOWN = 6
 _SHOWN_SIDE = 96
 """Of a picture among the samples, at least, in screen pixels"""
+_MOST_PIXELS = 80_000
+"""Of one sample file before zooming: even noise then stays below the size of an artifact"""
 
 
 class ImageTask(Task):
@@ -95,7 +97,7 @@ class ImageTask(Task):
 
     def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
         """Test pictures: enlarged, restored and true ones, in three rows."""
-        test = self.pictures["test"]
+        test, side = self.pictures["test"], self.sizes.high
         shown = min(_SHOWN, len(test))
         # The middle of each part: the first crop of a photograph is often its empty corner.
         rows = (2 * torch.arange(shown) + 1) * len(test) // (2 * shown)
@@ -104,11 +106,14 @@ class ImageTask(Task):
         generator = torch.Generator().manual_seed(seed)
         device = next(model.parameters()).device
         restored = self.restore(model, to_signal(given).to(device), generator)
-        lines = (given, to_pictures(restored).cpu(), truth)
-        grid = pictures.grid([list(line.permute(0, 2, 3, 1).numpy()) for line in lines])
-        caption = (
-            f"Test pictures: {self.sizes.low} pixels a side enlarged to {self.sizes.high} by the "
-            "bicubic filter, the model's output, the truth."
-        )
-        zoom = max(1, _SHOWN_SIDE // self.sizes.high)
-        return [pictures.image("restored", caption, grid, zoom)]
+        lines = torch.stack([given, to_pictures(restored).cpu(), truth]).permute(1, 0, 3, 4, 2)
+        return [
+            pictures.image(
+                f"restored-{number + 1}",
+                f"Test pictures: {self.sizes.low} pixels a side enlarged to {side} by the bicubic "
+                "filter (top), the model's output, the truth.",
+                pictures.grid([list(line) for line in part.transpose(0, 1).numpy()]),
+                zoom=max(1, _SHOWN_SIDE // side),
+            )
+            for number, part in enumerate(lines.split(max(1, _MOST_PIXELS // (3 * side**2))))
+        ]
