@@ -1,4 +1,4 @@
-"""The backbone ``transformer``: a small encoder-decoder that starts close to copying."""
+"""The backbone of the smaller scales: an encoder-decoder that starts close to copying."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from cab import Batch, Pattern, Slots
 from tasks.backbones.multihead import MultiHeadAttention, start_as_copy
 from tasks.backbones.transformer import CrossAttentionLayer, SelfAttentionLayer
+from tasks.summarization.encoder_decoder import EncoderDecoder
 from tasks.summarization.vocabulary import PADDING
 
 
@@ -26,7 +27,7 @@ class Sizes:
     dropout: float = 0.1
 
 
-class Summarizer(nn.Module):
+class Summarizer(EncoderDecoder):
     """Pre-norm encoder-decoder with one embedding tied for source, target and output.
 
     A source token is its word plus learned vectors of its field and of its place in the field, as
@@ -96,7 +97,7 @@ class Summarizer(nn.Module):
                 start_as_copy(module, 1.0 if module.cross else 0.5)
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The encoded source (B, S, E) and its mask (B, S), True on words."""
+        """See `EncoderDecoder.encode`."""
         source = batch["source"]
         mask = source != PADDING
         x = self.embedding(source) * self.scale
@@ -106,10 +107,7 @@ class Summarizer(nn.Module):
         return self.encoder_norm(x), mask
 
     def decode(self, tokens: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
-        """Features (B, T, E) that predict the token after each of ``tokens`` (B, T).
-
-        Padding stands behind the text, where a causal decoder cannot see it: no mask is needed.
-        """
+        """See `EncoderDecoder.decode`."""
         places = torch.arange(tokens.shape[1], device=tokens.device)
         x = self.embedding(tokens) * self.scale + self.position(places)
         for layer in self.decoder:
@@ -117,13 +115,5 @@ class Summarizer(nn.Module):
         return self.decoder_norm(x)
 
     def logits(self, features: Tensor) -> Tensor:
-        """(..., E) to scores of all tokens (..., V)."""
+        """See `EncoderDecoder.logits`."""
         return F.linear(features, self.embedding.weight, self.output_bias)
-
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Scores (N, V) and targets (N,) of the batch's N target tokens, teacher-forced."""
-        target = batch["target"]
-        features = self.decode(target[:, :-1], *self.encode(batch))
-        wanted = target[:, 1:]
-        scored = wanted != PADDING
-        return self.logits(features[scored]), wanted[scored]

@@ -1,11 +1,18 @@
-"""What the task reads: pairs of a source in named fields and a target text."""
+"""What the tasks read: pairs of a source and a target, as text or as words in named fields."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-SPLITS = ("train", "validation", "test")
+
+@dataclass(frozen=True)
+class TextPair:
+    """One document with its summary, as they were written."""
+
+    id: str
+    source: str
+    target: str
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,153 @@
+"""What every summarisation task shares: batches, loss, likelihood, ROUGE and samples."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cab import Artifact, Batch, Pattern, Recipe, Scale, Slots, Task
+from cab.task_contract import Split
+from tasks import pictures
+from tasks.summarization.corpus import Corpus, Representation
+from tasks.summarization.decoding import greedy
+from tasks.summarization.encoder_decoder import EncoderDecoder
+from tasks.summarization.rouge import rouge
+
+EVERY = 1 << 31
+"""More documents than any split has."""
+
+EVALUATION_SEED = 7
+"""Placeholders and field order at evaluation are the same in every run."""
+
+_SHOWN = 4
+"""Test documents whose summaries are kept."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a model is trained and evaluated at one scale."""
+
+    recipe: Recipe
+    longest: int
+    """Tokens after which an output is cut."""
+    shortest: int = 0
+    """Tokens before which an output does not end."""
+    smoothing: float = 0.0
+    """Share of the training target that is spread over all tokens (Szegedy et al. 2016)."""
+    decoded: int = EVERY
+    """Test documents that are decoded for ROUGE."""
+    validated: int = EVERY
+    """Validation documents."""
+    evaluation_batch: int = 32
+
+
+class SummaryTask(Task):
+    """Encoder-decoder with candidates in the encoder's self attention (NS), the decoder's self
+    attention (CS) or its cross attention (CC).
+    """
+
+    def __init__(self, pattern: Pattern, scale: Scale, data_dir: Path | None = None) -> None:
+        super().__init__(pattern, scale, data_dir)
+        self.representation = self.represent()
+
+    @abstractmethod
+    def represent(self) -> Representation:
+        """Read the data at this scale."""
+
+    @property
+    @abstractmethod
+    def setting(self) -> Setting:
+        """Training and evaluation at this scale."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """See `cab.Task.recipe`."""
+        return self.setting.recipe
+
+    def corpus(self, split: str) -> Corpus:
+        """One split."""
+        return self.representation.corpora[split]
+
+    def length(self) -> tuple[int, int]:
+        """Tokens of the longest target or source, by where the pattern's slots are."""
+        corpora = self.representation.corpora.values()
+        target = max(corpus.target_length for corpus in corpora) - 1
+        source = max(corpus.source_length for corpus in corpora)
+        if self.pattern is Pattern.NONCAUSAL_SELF:
+            return source, source
+        return target, source if self.pattern.cross else target
+
+    def build(self, slots: Slots) -> nn.Module:
+        """See `cab.Task.build`."""
+        return self.representation.build(slots)
+
+    def training_batch(self, generator: torch.Generator) -> Batch:
+        """Distinct random pairs; placeholders and field order, where there are any, are fresh."""
+        corpus = self.corpus("train")
+        rows = torch.randperm(len(corpus), generator=generator)[: self.recipe.batch_size]
+        return corpus.batch(rows, generator)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Mean cross entropy of the target tokens."""
+        scores, wanted = model(batch)
+        return F.cross_entropy(scores, wanted, label_smoothing=self.setting.smoothing)
+
+    def evaluate(self, model: nn.Module, split: Split, seed: int) -> dict[str, float]:
+        """Likelihoods of the split; on the test split also ROUGE of greedy outputs."""
+        assert isinstance(model, EncoderDecoder)
+        corpus, base = self.corpus(split), self.representation.entity_base
+        losses: list[Tensor] = []
+        entities: list[Tensor] = []
+        outputs: list[str] = []
+        references: list[str] = []
+        decoded = self.setting.decoded if split == "test" else 0
+        for rows, batch in self._fixed_batches(split, model.device):
+            scores, wanted = model(batch)
+            losses.append(F.cross_entropy(scores, wanted, reduction="none").cpu())
+            if base is not None:
+                entities.append((wanted >= base).cpu())
+            chosen = rows[: decoded - len(outputs)]
+            if chosen:
+                part = {name: tensor[: len(chosen)] for name, tensor in batch.items()}
+                outputs += corpus.texts(chosen, self._greedy(model, part), part)
+                references += map(corpus.reference, chosen)
+        loss = torch.cat(losses)
+        metrics = {"nll": loss.mean().item()}
+        if entities:
+            metrics["entity_nll"] = loss[torch.cat(entities)].mean().item()
+        return {**metrics, **rouge(outputs, references)} if outputs else metrics
+
+    def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
+        """Summaries of the first test documents, by greedy decoding, with the references."""
+        assert isinstance(model, EncoderDecoder)
+        corpus = self.corpus("test")
+        rows = list(range(min(_SHOWN, len(corpus))))
+        drawn = corpus.batch(torch.tensor(rows), torch.Generator().manual_seed(EVALUATION_SEED))
+        batch = {name: tensor.to(model.device) for name, tensor in drawn.items()}
+        outputs = corpus.texts(rows, self._greedy(model, batch), batch)
+        pieces = (
+            f"output     {output}\nreference  {corpus.reference(row)}"
+            for row, output in zip(rows, outputs, strict=True)
+        )
+        caption = "Greedy summaries of test documents, and their references."
+        return [pictures.text("summaries", caption, "\n\n".join(pieces))]
+
+    def _greedy(self, model: EncoderDecoder, batch: Batch) -> list[list[int]]:
+        return greedy(model, batch, self.setting.longest, self.setting.shortest)
+
+    def _fixed_batches(
+        self, split: Split, device: torch.device
+    ) -> Iterator[tuple[list[int], Batch]]:
+        """Row numbers and pairs of a split, the same at every call."""
+        generator = torch.Generator().manual_seed(EVALUATION_SEED)
+        corpus = self.corpus(split)
+        count = min(len(corpus), self.setting.validated if split == "validation" else EVERY)
+        for rows in torch.split(torch.arange(count), self.setting.evaluation_batch):
+            drawn = corpus.batch(rows, generator)
+            yield rows.tolist(), {name: tensor.to(device) for name, tensor in drawn.items()}
