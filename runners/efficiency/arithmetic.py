@@ -68,18 +68,26 @@ class Traffic(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        before = list(_tensors((args, kwargs)))
-        places = {x.untyped_storage().data_ptr() for x in before}
         if func.is_view or func.namespace == "prim":
             return out
-        self.read |= places
+        # What is only asked for its shape is not read.
+        made_like = any(word in func.name() for word in ("_like", "::new_"))
+        before = [] if made_like else list(_tensors((args, kwargs)))
+        self.read |= {x.untyped_storage().data_ptr() for x in before}
         self.bytes += sum(_dense_bytes(x) for x in before)
         self.bytes += sum(_dense_bytes(x) for x in _tensors(out))
         return out
 
 
 def _tensors(tree: Any) -> Iterator[Tensor]:
-    return (x for x in tree_iter(tree) if isinstance(x, Tensor))
+    """Dense tensors; of a sparse matrix the three that it consists of."""
+    for x in tree_iter(tree):
+        if not isinstance(x, Tensor):
+            continue
+        if x.layout is torch.sparse_csr:
+            yield from (x.crow_indices(), x.col_indices(), x.values())
+        elif x.layout is torch.strided:
+            yield x
 
 
 def _dense_bytes(x: Tensor) -> int:
