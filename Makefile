@@ -6,7 +6,7 @@ BASE := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow check format docs dashboard bench bench-attentions bench-lla bench-lla-gpu clean
+.PHONY: help run test test-slow check format docs dashboard bench bench-measuring bench-attentions bench-lla bench-lla-gpu clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,8 +45,13 @@ docs: $(DEV) ## write docs/tasks.md from the registry and the reference results
 dashboard: $(BASE) ## browse the leaderboard
 	$(BIN)/cab dashboard
 
-bench: $(DEV) ## time the attentions (pytest-benchmark)
+bench: $(DEV) ## time the attentions and our own hot paths (pytest-benchmark)
 	$(BIN)/python -m pytest benchmarks/*.py --benchmark-only
+
+bench-measuring: $(DEV) ## hold the measuring itself to its promises (about ten minutes on 2 idle cores)
+	$(BIN)/python -m benchmarks.agreement
+	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.repeatability
 
 bench-attentions: $(DEV) ## time attentions beside their straightforward forms, and how cost grows
 	$(BIN)/python -m pytest benchmarks/attentions --benchmark-only \

@@ -1,11 +1,12 @@
 """Latency as the efficiency runner takes it beside torch.utils.benchmark, in one process.
 
-    python -m benchmarks.agreement [--length 1024] [--threads 1] [--rounds 15]
+    python -m benchmarks.agreement [--length 1024] [--threads 1] [--rounds 15] [--device cuda]
 
 Both time the same module in turns, round by round, so that a slow moment of the machine meets both;
 the ratio of a round is that of their medians. Held: the median over rounds is within 5 % of one.
 The runner gives every call fresh inputs and torch the same ones each time, which is part of what is
-compared.
+compared. On a GPU the other clock is triton.testing.do_bench, and peak memory is compared with what
+torch's allocator says of the call.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import cab
 from benchmarks.timing import spread
 from runners.efficiency.calls import CallFactory
 from runners.efficiency.latency import measure_latency
+from runners.efficiency.memory import peak_memory
 from runners.efficiency.neighbours import Neighbours
 from runners.efficiency.settings import EfficiencySettings
 
@@ -36,16 +38,18 @@ def main() -> int:
     parser.add_argument("--length", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    settings = EfficiencySettings((asked.length,), 1, HEADS, DIM, torch.float32, 1e9, CALLS)
-    order, cpu = random.Random(0), torch.device("cpu")
-    generator = torch.Generator().manual_seed(0)
-    calls = CallFactory(settings, asked.length, "forward", cpu, generator, order)
+    order, device = random.Random(0), torch.device(asked.device)
+    dtype = torch.bfloat16 if asked.device == "cuda" else torch.float32
+    settings = EfficiencySettings((asked.length,), 1, HEADS, DIM, dtype, 1e9, CALLS)
+    generator = torch.Generator(device).manual_seed(0)
+    calls = CallFactory(settings, asked.length, "forward", device, generator, order)
     neighbours, worst = Neighbours(), 0.0
-    print(f"L={asked.length}, B=1, H={HEADS}, D={DIM}, float32, {asked.threads} threads")
+    print(f"L={asked.length}, B=1, H={HEADS}, D={DIM}, {dtype}, {asked.threads} threads")
     for name in NAMES:
-        module = cab.attention(name, pattern="NS", heads=HEADS, head_dim=DIM).eval()
+        module = cab.attention(name, pattern="NS", heads=HEADS, head_dim=DIM).eval().to(device)
         ratios = [
             _round(module, calls, settings, order, asked.threads) for _ in range(asked.rounds)
         ]
@@ -56,6 +60,8 @@ def main() -> int:
             f"{name:14s} cab {ours:8.3f} ms   torch {theirs:8.3f} ms   "
             f"ratio {found.median:.3f} [{found.low:.3f}, {found.high:.3f}]"
         )
+        if asked.device == "cuda":
+            print(f"{'':14s} {_peaks(module, calls)}")
     others = neighbours.cores()
     print(f"others kept {'?' if others is None else f'{others:.2f}'} cores busy")
     print(f"largest deviation {100 * worst:.1f} %, {'within' if worst <= BOUND else 'beyond'} 5 %")
@@ -75,6 +81,10 @@ def _round(
         return statistics.median(measure_latency(module, {}, calls, settings, order).candidate)
 
     def theirs() -> float:
+        if calls.device.type == "cuda":
+            from triton.testing import do_bench
+
+            return 1e-3 * float(do_bench(calls.prepare(module), return_mode="median"))
         timer = Timer("call()", globals={"call": calls.prepare(module)}, num_threads=threads)
         timer.timeit(1)
         return statistics.median(timer.timeit(1).median for _ in range(CALLS))
@@ -84,6 +94,20 @@ def _round(
         return first, theirs()
     second = theirs()
     return ours(), second
+
+
+def _peaks(module: cab.Attention, calls: CallFactory) -> str:
+    """Peak memory by the runner and by torch's allocator, in MiB."""
+    ours = peak_memory(calls.prepare(module), calls.device)
+    call = calls.prepare(module)
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    call()
+    torch.cuda.synchronize()
+    theirs = torch.cuda.max_memory_allocated() - before
+    return f"peak memory: cab {ours / 2**20:.2f} MiB, allocator {theirs / 2**20:.2f} MiB"
 
 
 if __name__ == "__main__":
