@@ -52,13 +52,19 @@ def cost_points(results: Results, pattern: str, scale: str, device: str) -> list
                 latency_ratio=_interval(group, "latency_ratio"),
                 memory=_interval(group, "peak_memory"),
                 status="ok" if bad.empty else str(bad["status"].iloc[0]),
-                head_dim=int(first["head_dim"]),
-                heads=int(first["heads"]),
-                batch=int(first["batch"]),
-                dtype=str(first["dtype"]),
+                head_dim=_whole(group["head_dim"]),
+                heads=_whole(group["heads"]),
+                batch=_whole(group["batch"]),
+                dtype=str(group["dtype"].dropna().iloc[0]) if group["dtype"].notna().any() else "",
             )
         )
     return points
+
+
+def _whole(column: pd.Series) -> int:
+    """The first number that is recorded, 0 where none is: failures may have no geometry."""
+    known = column.dropna()
+    return int(known.iloc[0]) if len(known) else 0
 
 
 def _interval(group: pd.DataFrame, metric: str) -> Interval:

@@ -38,6 +38,8 @@ class Truth:
     """Standard deviation over tasks"""
     noise: float = 0.05
     """Standard deviation over seeds"""
+    unequal: tuple[float, ...] = (1.0,)
+    """Factors of the noise by task, repeated as often as there are tasks"""
     draw: Draw = normal
 
 
@@ -62,7 +64,8 @@ def boards(truth: Truth, count: int, seed: int) -> Iterator[Board]:
     for _ in range(count):
         effects = truth.effect * truth.draw(generator, shape[:2])
         effects[0] = 0.0
-        noise = truth.noise * truth.draw(generator, shape)
+        factors = np.resize(truth.unequal, truth.tasks)[None, :, None]
+        noise = truth.noise * factors * truth.draw(generator, shape)
         values = means[:, None, None] + effects[:, :, None] + noise - noise[:1]
         seeds = {task: tuple(range(truth.seeds)) for task in tasks}
         grids = {task: values[:, number] for number, task in enumerate(tasks)}

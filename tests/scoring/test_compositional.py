@@ -5,7 +5,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cab.scoring.compositional import CORRECTED_CONSTANTS, compositional_index
+from cab.scoring.compositional import (
+    CORRECTED_CONSTANTS,
+    compositional_index,
+    measured_constants,
+)
+from cab.scoring.published import load_published
 
 HERE = Path(__file__).parent
 KEY = ["pattern", "attention", "task"]
@@ -13,8 +18,7 @@ KEY = ["pattern", "attention", "task"]
 
 @pytest.fixture(scope="module")
 def published():
-    rows = pd.read_csv(HERE.parents[1] / "results" / "published" / "cab2023.csv")
-    return rows.assign(pattern=rows["pattern"].str.replace("_", "-"))
+    return load_published("cab2023")
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +57,17 @@ def test_an_attention_without_a_metric_has_no_index_of_the_task(published):
     assert ("causal-cross", "ABC", "TTS") in index
     assert ("causal-cross", "ABC", "Sum") not in index
     assert ("causal-cross", "ABC", "average") not in index
+
+
+def test_constants_of_a_measured_set_are_those_that_cab_would_derive(published):
+    three = published[
+        (published["pattern"] == "causal-cross") & (published["task"].isin(["TTS", "Sum"]))
+    ]
+    three = three[three["metric"] != "CI"]
+    derived = {c.place: c for c in measured_constants(three)}
+    known = [c for c in CORRECTED_CONSTANTS if c.pattern.value == "causal-cross"]
+    assert len(derived) == len(known) == 5
+    for constant in known:
+        assert derived[constant.place].mean == pytest.approx(constant.mean, abs=1e-3)
+        assert derived[constant.place].deviation == pytest.approx(constant.deviation, rel=1e-3)
+        assert derived[constant.place].higher_is_better == constant.higher_is_better

@@ -3,7 +3,6 @@
 import math
 from datetime import UTC, datetime, timedelta
 
-import numpy as np
 import pytest
 
 from cab.schema import Row, table_of
@@ -147,15 +146,6 @@ def test_options_name_the_entry():
     rows = rows_of({("good", "a"): [1.0]}, attention_options='{"width": 4, "on": true}')
     results = current(table_of(rows).to_pandas(), defaults={"good": {"width": 8, "on": True}})
     assert results.rows["entry"].tolist() == ["good (width=4)"]
-
-
-def test_t_interval_covers_what_it_says():
-    generator = np.random.default_rng(0)
-    hits = [
-        (lambda i: i.low <= 0 <= i.high)(mean_interval(generator.normal(size=3)))
-        for _ in range(4000)
-    ]
-    assert np.mean(hits) == pytest.approx(0.95, abs=0.01)
 
 
 def test_intervals_of_too_few_replicates_are_unknown():

@@ -1,0 +1,275 @@
+"""``cab leaderboard``, ``cab compare`` and ``cab report`` on a store with known standings."""
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+
+from cab.cli.app import main
+from tests.cli.stores import ABILITY, write_store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    write_store(folder)
+    return folder
+
+
+@pytest.fixture
+def called(monkeypatch, capsys, tmp_path):
+    """Run ``cab`` in this process, in an empty folder: exit code, output, errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["cab", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def shown(called, store):
+    """Standard output of a command on the store."""
+
+    def run(command, *words):
+        code, output, errors = called(command, *words, "--out", store)
+        assert code == 0, errors
+        assert not errors
+        return output
+
+    return run
+
+
+def tables(text):
+    return {t["title"]: t for t in json.loads(text)}
+
+
+def test_table_ranks_and_says_what_is_not_known(shown):
+    text = shown("leaderboard", "--scale", "small")
+    assert text.index("causal-self (small, cpu)") < text.index("overall (small, cpu)")
+    assert "(base, cpu)" not in text
+    words = " ".join(text.split())
+    assert "forecasting is left out: softmax" in words
+    assert "s4d has no index: no full result on summarization" in words
+    assert "s4d on summarization: 1 x diverged" in words
+    assert "= not distinguishable from the entry above" in words
+
+
+def test_json_has_all_numbers(shown):
+    found = tables(shown("leaderboard", "--scale", "small", "--format", "json"))
+    rows = found["causal-self (small, cpu)"]["rows"]
+    assert {row["entry"] for row in rows} == set(ABILITY)
+    assert rows[0]["entry"] == "lla"
+    assert rows[0]["rank"] == 1
+    for row in rows:
+        if row["missing"]:
+            assert row["entry"] == "s4d"
+            assert row["index"] is None
+            assert 0 < row["beats_softmax"] < 1
+        else:
+            assert row["rank_low"] <= row["rank"] <= row["rank_high"]
+            assert row["index_low"] <= row["index"] <= row["index_high"]
+            assert row["index"] == pytest.approx(ABILITY[row["entry"]], abs=0.05)
+    assert "forecasting" not in rows[0]
+    assert found["overall (small, cpu)"]["rows"][0]["entry"] == "lla"
+
+
+def test_csv_is_one_table(shown):
+    text = shown("leaderboard", "-p", "CS", "-f", "csv")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert {row["scale"] for row in rows} == {"small", "base"}
+    assert {row["pattern"] for row in rows} == {"causal-self"}
+    assert len(rows) == 2 * len(ABILITY)
+
+
+def test_markdown_and_latex_are_whole(shown):
+    lines = shown("leaderboard", "-p", "CS", "--scale", "small", "-f", "markdown").splitlines()
+    cells = [line.count("|") for line in lines if line.startswith("|")]
+    assert len(cells) == 2 + len(ABILITY)
+    assert len(set(cells)) == 1
+    text = shown("leaderboard", "-p", "CS", "--scale", "small", "-f", "latex")
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 1
+    body = text[text.index(r"\midrule") : text.index(r"\bottomrule")]
+    assert body.count(r"\\") == len(ABILITY)
+    assert not re.search(r"(?<!\\)[%&#_](?=[a-z0-9 ]*\\\\)", body.replace(" & ", " "))
+
+
+class _Tags(HTMLParser):
+    """Counts tags and holds that they close in order."""
+
+    VOID = frozenset({"meta", "line", "circle", "rect", "br", "polyline", "polygon"})
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.seen, self.links = [], {}, []
+
+    def handle_starttag(self, tag, attributes):
+        self.seen[tag] = self.seen.get(tag, 0) + 1
+        self.links += [v for k, v in attributes if k in ("src", "href")]
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.seen[tag] = self.seen.get(tag, 0) + 1
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def parsed(text):
+    tags = _Tags()
+    tags.feed(text)
+    assert not tags.open
+    return tags
+
+
+def test_html_is_well_formed(shown):
+    tags = parsed(shown("leaderboard", "-f", "html"))
+    assert tags.seen["table"] == 6
+
+
+def test_choice_of_tasks_and_grades(shown):
+    words = ("leaderboard", "-p", "CS", "--scale", "small", "-f", "json")
+    one = tables(shown(*words, "--task", "summarization"))["causal-self (small, cpu)"]["rows"]
+    assert "language-modeling" not in one[0]
+    assert one[0]["index"] == pytest.approx(one[0]["summarization"])
+    kept = tables(shown(*words, "--grade", "adapted"))["causal-self (small, cpu)"]["rows"]
+    assert {row["entry"] for row in kept} == {"softmax", "softmax-exact", "none"}
+
+
+def test_sorting(shown):
+    words = ("leaderboard", "-p", "CS", "--scale", "small", "-f", "json", "--sort")
+    rows = tables(shown(*words, "attention"))["causal-self (small, cpu)"]["rows"]
+    assert [row["entry"] for row in rows] == sorted(ABILITY)
+    rows = tables(shown(*words, "summarization"))["causal-self (small, cpu)"]["rows"]
+    values = [row["summarization"] for row in rows if row["summarization"] is not None]
+    assert values == sorted(values, reverse=True)
+    assert rows[-1]["entry"] == "s4d"
+
+
+def test_costs_with_fronts_and_crossovers(shown):
+    words = ("leaderboard", "-p", "CS", "--scale", "small", "-f", "json", "--metric")
+    (sheet,) = json.loads(shown(*words, "latency"))
+    rows = {row["entry"]: row for row in sheet["rows"]}
+    assert sheet["length"] == 1024
+    assert list(rows) == sorted(rows, key=lambda name: rows[name]["cost"])
+    # 3e-4 (L / 256) meets 1e-4 (L / 256)^2 at 768.
+    assert rows["local"]["pays_from"] == pytest.approx(768, rel=0.05)
+    assert rows["local"]["reached"]
+    assert "lla: oom at length 1,024" in sheet["notes"]
+    (sheet,) = json.loads(shown(*words, "parameters"))
+    assert {row["entry"]: row["cost"] for row in sheet["rows"]} == {
+        name: len(name) for name in ABILITY
+    }
+
+
+def test_raw_metrics_ratings_and_cabs_index(shown):
+    words = ("leaderboard", "-p", "CS", "--scale", "small", "-f", "json", "--metric")
+    found = json.loads(shown(*words, "nll"))
+    assert [sheet["task"] for sheet in found] == ["language-modeling", "summarization"]
+    assert found[0]["rows"][0]["entry"] == "lla"
+    (sheet,) = json.loads(shown(*words, "bradley-terry"))
+    strengths = [row["strength"] for row in sheet["rows"]]
+    assert strengths == sorted(strengths, reverse=True)
+    (sheet,) = json.loads(shown(*words, "compositional"))
+    assert "CAB's compositional index" in sheet["title"]
+    assert "compares with no other table" in sheet["notes"][0]
+
+
+def test_published_leaderboard(called):
+    _, output, _ = called("leaderboard", "--published", "cab2023", "-p", "NS", "-f", "json")
+    board, lengths = json.loads(output)
+    assert [row["attention"] for row in board["rows"]][:2] == ["local", "cosFormer"]
+    assert board["rows"][0]["average"] == pytest.approx(0.978, abs=2e-3)
+    abc = next(row for row in lengths["rows"] if row["attention"] == "ABC")
+    assert (round(abc["time_recomputed"]), round(abc["memory_recomputed"])) == (1877, 70)
+    _, said, _ = called("leaderboard", "--published", "cab2023+errata", "-p", "CS")
+    assert "in place of the printed 29.13" in " ".join(said.split())
+
+
+def test_compare_gives_differences_costs_and_a_verdict(shown):
+    text = shown("compare", "lla", "local", "-p", "CS", "--scale", "small", "-f", "json")
+    quality, cost = json.loads(text)
+    assert "lla is better than local by a factor of 2.0" in quality["verdict"]
+    means = {row["what"]: row for row in quality["rows"]}
+    assert means["mean, these tasks"]["difference"] == pytest.approx(0.7, abs=0.05)
+    assert means["mean, these tasks"]["verdict"] == "better"
+    assert {row["what"] for row in cost["rows"]} == {"parameters"}
+    text = " ".join(shown("compare", "softmax", "softmax-exact", "-p", "CS").split())
+    assert "not distinguishable" in text
+    text = shown("compare", "local", "softmax", "-p", "CS", "--scale", "small", "-f", "json")
+    latency = json.loads(text)[1]["rows"][0]
+    assert latency["what"] == "latency"
+    assert latency["ratio"] == pytest.approx(0.75, rel=0.05)
+    assert latency["pays_from"] == pytest.approx(768, rel=0.05)
+
+
+def test_report_is_one_whole_page(called, store, tmp_path):
+    code, _, errors = called("report", "--out", store, "--to", "made/page.html")
+    assert code == 0, errors
+    text = (tmp_path / "made" / "page.html").read_text(encoding="utf-8")
+    tags = parsed(text)
+    assert tags.seen["svg"] >= 6
+    # Nothing is loaded from elsewhere.
+    assert all(link.startswith("#") for link in tags.links)
+    assert "<script" not in text
+    for words in ("Rank correlations between patterns", "does the small one predict", "Method",
+                  "Environment", "A CPU", "forecasting is left out"):  # fmt: skip
+        assert words in text
+    for name in ABILITY:
+        assert name in text
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("leaderboard", "--format", "xml"), "unknown format 'xml'; choose from table, csv"),
+        (("leaderboard", "--metric", "latancy"), "did you mean latency"),
+        (("leaderboard", "--task", "sumarization"), "did you mean summarization"),
+        (("leaderboard", "--sort", "indx"), "did you mean index"),
+        (("leaderboard", "--device", "tpu"), "unknown device 'tpu'"),
+        (("leaderboard", "--published", "cab2032"), "did you mean cab2023"),
+        (("leaderboard", "--published", "cab2023", "--scale", "small"), "--published takes"),
+        (("leaderboard", "--published", "cab2023", "--task", "TTT"), "did you mean TTS"),
+        (("compare", "lla", "sofmax"), "did you mean softmax"),
+        (("compare", "lla", "lla"), "name two entries"),
+        (("compare", "lla", "softmax", "--scale", "paper"), "share no pattern"),
+        (("compare", "lla"), "Missing argument"),
+        (("report", "--scale", "paper"), "no results in"),
+        (("report", "--to", "."), "is a folder"),
+        (("report", "--to", "/proc/no/such"), "cannot write"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(called, store, words, says):
+    code, output, errors = called(*words, "--out", store)
+    assert code == 2, output
+    assert says in errors
+    assert len(errors.strip().splitlines()) == 1
+    assert not output
+
+
+def test_an_empty_folder_is_told_what_to_do(called):
+    code, output, _ = called("leaderboard", "--out", "nothing")
+    assert code == 0
+    assert "cab run --attn" in output
+    assert called("leaderboard", "--out", "nothing", "-f", "json")[1] == "[]\n"
+
+
+def test_ranking_does_not_import_torch(store):
+    code = (
+        f"import sys; sys.argv = ['cab', 'leaderboard', '--out', {str(store)!r}]\n"
+        "from cab.cli.app import main\n"
+        "try:\n    main()\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "assert 'torch' not in sys.modules\nassert 'streamlit' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
