@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from cab import Slots
 from tasks.data.embedded import SPLITS
 from tasks.summarization.anonymised_corpus import AnonymisedCorpus
-from tasks.summarization.model import Sizes, Summarizer
+from tasks.summarization.encoder_decoder import Sizes
+from tasks.summarization.model import Summarizer
 from tasks.summarization.pairs import Splits
 from tasks.summarization.vocabulary import Vocabulary
 

@@ -8,7 +8,7 @@ from cab import Metric, Pattern, Recipe, Scale, TaskInfo, register_task
 from tasks.summarization.anonymised_words import AnonymisedWords
 from tasks.summarization.corpus import Representation
 from tasks.summarization.docstrings import FIELD, hash_docstrings, read_docstrings
-from tasks.summarization.model import Sizes
+from tasks.summarization.encoder_decoder import Sizes
 from tasks.summarization.summary_task import EVERY, Setting, SummaryTask
 
 
@@ -100,8 +100,8 @@ _SCALES = {
                 name="rouge_1",
                 unit="%",
                 higher_is_better=True,
-                help="ROUGE-1 F1 of greedy outputs, with stemming (first 8 test documents at "
-                "scale tiny, 64 at small, all at base)",
+                help="ROUGE-1 F1 of greedy outputs, with stemming (8 test documents at scale "
+                "tiny, 64 at small, all at base)",
                 headline=False,
             ),
             Metric(

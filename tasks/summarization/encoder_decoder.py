@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from cab import Batch
+from cab import Batch, Pattern, Slots
+from tasks.backbones.transformer import CrossAttentionLayer, SelfAttentionLayer
 from tasks.summarization.vocabulary import PADDING
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of the layers."""
+
+    dim: int
+    heads: int
+    layers: int
+    """In the encoder and in the decoder."""
+    expansion: int = 2
+    dropout: float = 0.1
 
 
 class EncoderDecoder(nn.Module, ABC):
@@ -44,3 +58,46 @@ class EncoderDecoder(nn.Module, ABC):
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
+
+
+def layers(
+    slots: Slots,
+    sizes: Sizes,
+    *,
+    source_length: int,
+    target_length: int,
+    encoder: type[SelfAttentionLayer],
+    decoder: type[CrossAttentionLayer],
+) -> tuple[nn.ModuleList, nn.ModuleList]:
+    """The layers of the encoder and of the decoder, each with its slots."""
+    return (
+        nn.ModuleList(
+            encoder(
+                slots,
+                Pattern.NONCAUSAL_SELF,
+                sizes.dim,
+                sizes.heads,
+                layer_index=index,
+                layers=sizes.layers,
+                max_length=source_length,
+                expansion=sizes.expansion,
+                dropout=sizes.dropout,
+            )
+            for index in range(sizes.layers)
+        ),
+        nn.ModuleList(
+            decoder(
+                slots,
+                Pattern.CAUSAL_SELF,
+                Pattern.CAUSAL_CROSS,
+                sizes.dim,
+                sizes.heads,
+                layer_index=index,
+                layers=sizes.layers,
+                max_length=max(source_length, target_length),
+                expansion=sizes.expansion,
+                dropout=sizes.dropout,
+            )
+            for index in range(sizes.layers)
+        ),
+    )

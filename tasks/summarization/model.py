@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cab import Batch, Pattern, Slots
+from cab import Batch, Slots
 from tasks.backbones.multihead import MultiHeadAttention, start_as_copy
 from tasks.backbones.transformer import CrossAttentionLayer, SelfAttentionLayer
-from tasks.summarization.encoder_decoder import EncoderDecoder
+from tasks.summarization.encoder_decoder import EncoderDecoder, Sizes, layers
 from tasks.summarization.vocabulary import PADDING
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Sizes of the encoder-decoder."""
-
-    dim: int
-    heads: int
-    layers: int
-    """In the encoder and in the decoder."""
-    expansion: int = 2
-    dropout: float = 0.1
 
 
 class Summarizer(EncoderDecoder):
@@ -47,40 +33,19 @@ class Summarizer(EncoderDecoder):
         target_length: int,
     ) -> None:
         super().__init__()
-        dim, layers = sizes.dim, sizes.layers
+        dim = sizes.dim
         self.scale = dim**0.5
         self.embedding = nn.Embedding(vocabulary, dim)
         self.field = nn.Embedding(fields, dim)
         self.offset = nn.Embedding(source_length, dim)
         self.position = nn.Embedding(target_length, dim)
-        self.encoder = nn.ModuleList(
-            SelfAttentionLayer(
-                slots,
-                Pattern.NONCAUSAL_SELF,
-                dim,
-                sizes.heads,
-                layer_index=index,
-                layers=layers,
-                max_length=source_length,
-                expansion=sizes.expansion,
-                dropout=sizes.dropout,
-            )
-            for index in range(layers)
-        )
-        self.decoder = nn.ModuleList(
-            CrossAttentionLayer(
-                slots,
-                Pattern.CAUSAL_SELF,
-                Pattern.CAUSAL_CROSS,
-                dim,
-                sizes.heads,
-                layer_index=index,
-                layers=layers,
-                max_length=max(source_length, target_length),
-                expansion=sizes.expansion,
-                dropout=sizes.dropout,
-            )
-            for index in range(layers)
+        self.encoder, self.decoder = layers(
+            slots,
+            sizes,
+            source_length=source_length,
+            target_length=target_length,
+            encoder=SelfAttentionLayer,
+            decoder=CrossAttentionLayer,
         )
         self.encoder_norm = nn.LayerNorm(dim)
         self.decoder_norm = nn.LayerNorm(dim)

@@ -9,68 +9,43 @@ torch makes them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
-from cab import Batch, Pattern, Slots
+from cab import Batch, Slots
 from tasks.backbones.multihead import MultiHeadAttention
 from tasks.backbones.post_norm import PostNormCrossAttentionLayer, PostNormSelfAttentionLayer
-from tasks.summarization.encoder_decoder import EncoderDecoder
+from tasks.summarization.encoder_decoder import EncoderDecoder, Sizes, layers
 from tasks.summarization.vocabulary import PADDING
 
+SIZES = Sizes(dim=512, heads=8, layers=6, expansion=4, dropout=0.1)
 
-@dataclass(frozen=True)
-class Geometry:
-    """CAB's."""
-
-    dim: int = 512
-    heads: int = 8
-    layers: int = 6
-    """In the encoder and in the decoder."""
-    expansion: int = 4
-    dropout: float = 0.1
-    source_positions: int = 4096
-    target_positions: int = 512
+SOURCE_POSITIONS, TARGET_POSITIONS = 4096, 512
 
 
 class ParaGenTransformer(EncoderDecoder):
     """Encoder-decoder over a vocabulary of ``tokens`` ids, shared by source and target."""
 
-    def __init__(self, slots: Slots, tokens: int, geometry: Geometry) -> None:
+    def __init__(
+        self,
+        slots: Slots,
+        tokens: int,
+        *,
+        sizes: Sizes = SIZES,
+        source_length: int = SOURCE_POSITIONS,
+        target_length: int = TARGET_POSITIONS,
+    ) -> None:
         super().__init__()
-        dim, layers = geometry.dim, geometry.layers
-        self.source = _Embedding(tokens, dim, geometry.source_positions, geometry.dropout)
-        self.target = _Embedding(tokens, dim, geometry.target_positions, geometry.dropout)
-        self.encoder = nn.ModuleList(
-            PostNormSelfAttentionLayer(
-                slots,
-                Pattern.NONCAUSAL_SELF,
-                dim,
-                geometry.heads,
-                layer_index=index,
-                layers=layers,
-                max_length=geometry.source_positions,
-                expansion=geometry.expansion,
-                dropout=geometry.dropout,
-            )
-            for index in range(layers)
-        )
-        self.decoder = nn.ModuleList(
-            PostNormCrossAttentionLayer(
-                slots,
-                Pattern.CAUSAL_SELF,
-                Pattern.CAUSAL_CROSS,
-                dim,
-                geometry.heads,
-                layer_index=index,
-                layers=layers,
-                max_length=max(geometry.source_positions, geometry.target_positions),
-                expansion=geometry.expansion,
-                dropout=geometry.dropout,
-            )
-            for index in range(layers)
+        dim = sizes.dim
+        self.source = _Embedding(tokens, dim, source_length, sizes.dropout)
+        self.target = _Embedding(tokens, dim, target_length, sizes.dropout)
+        self.encoder, self.decoder = layers(
+            slots,
+            sizes,
+            source_length=source_length,
+            target_length=target_length,
+            encoder=PostNormSelfAttentionLayer,
+            decoder=PostNormCrossAttentionLayer,
         )
         self.output = nn.Linear(dim, tokens, bias=False)
         nn.init.normal_(self.output.weight, std=dim**-0.5)

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from cab import Batch, Slots
 from tasks.data.embedded import SPLITS
 from tasks.summarization.pairs import TextPair
-from tasks.summarization.paragen import Geometry, ParaGenTransformer
+from tasks.summarization.paragen import ParaGenTransformer
 from tasks.summarization.subwords import Subwords
 from tasks.summarization.vocabulary import END, PADDING, START
 
@@ -31,7 +31,6 @@ class SubwordText:
         folder: where BART's tokens may lie; see `Subwords.of`.
         source_length: tokens of a source, END included, after which it is cut.
         target_length: tokens of a target, END included, likewise.
-        geometry: of the model.
     """
 
     entity_base = None
@@ -42,9 +41,7 @@ class SubwordText:
         folder: Path | None,
         source_length: int,
         target_length: int,
-        geometry: Geometry,
     ) -> None:
-        self.geometry = geometry
         self.subwords = Subwords.of(read("train"), folder)
         self.corpora = {
             split: SubwordCorpus(read(split), self.subwords, source_length, target_length)
@@ -53,7 +50,7 @@ class SubwordText:
 
     def build(self, slots: Slots) -> ParaGenTransformer:
         """The model, untrained."""
-        return ParaGenTransformer(slots, len(self.subwords), self.geometry)
+        return ParaGenTransformer(slots, len(self.subwords))
 
 
 class SubwordCorpus:

@@ -101,53 +101,55 @@ class SummaryTask(Task):
     def evaluate(self, model: nn.Module, split: Split, seed: int) -> dict[str, float]:
         """Likelihoods of the split; on the test split also ROUGE of greedy outputs."""
         assert isinstance(model, EncoderDecoder)
-        corpus, base = self.corpus(split), self.representation.entity_base
-        losses: list[Tensor] = []
-        entities: list[Tensor] = []
-        outputs: list[str] = []
-        references: list[str] = []
-        decoded = self.setting.decoded if split == "test" else 0
-        for rows, batch in self._fixed_batches(split, model.device):
-            scores, wanted = model(batch)
-            losses.append(F.cross_entropy(scores, wanted, reduction="none").cpu())
-            if base is not None:
-                entities.append((wanted >= base).cpu())
-            chosen = rows[: decoded - len(outputs)]
-            if chosen:
-                part = {name: tensor[: len(chosen)] for name, tensor in batch.items()}
-                outputs += corpus.texts(chosen, self._greedy(model, part), part)
-                references += map(corpus.reference, chosen)
-        loss = torch.cat(losses)
-        metrics = {"nll": loss.mean().item()}
-        if entities:
-            metrics["entity_nll"] = loss[torch.cat(entities)].mean().item()
-        return {**metrics, **rouge(outputs, references)} if outputs else metrics
+        scores = self._likelihoods(model, split)
+        if split == "test":
+            scores |= rouge(*self._summaries(model, self.setting.decoded))
+        return scores
 
     def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
-        """Summaries of the first test documents, by greedy decoding, with the references."""
+        """Summaries of a few test documents, by greedy decoding, with the references."""
         assert isinstance(model, EncoderDecoder)
-        corpus = self.corpus("test")
-        rows = list(range(min(_SHOWN, len(corpus))))
-        drawn = corpus.batch(torch.tensor(rows), torch.Generator().manual_seed(EVALUATION_SEED))
-        batch = {name: tensor.to(model.device) for name, tensor in drawn.items()}
-        outputs = corpus.texts(rows, self._greedy(model, batch), batch)
         pieces = (
-            f"output     {output}\nreference  {corpus.reference(row)}"
-            for row, output in zip(rows, outputs, strict=True)
+            f"output     {output}\nreference  {reference}"
+            for output, reference in zip(*self._summaries(model, _SHOWN), strict=True)
         )
         caption = "Greedy summaries of test documents, and their references."
         return [pictures.text("summaries", caption, "\n\n".join(pieces))]
 
-    def _greedy(self, model: EncoderDecoder, batch: Batch) -> list[list[int]]:
-        return greedy(model, batch, self.setting.longest, self.setting.shortest)
+    def _likelihoods(self, model: EncoderDecoder, split: Split) -> dict[str, float]:
+        base = self.representation.entity_base
+        losses: list[Tensor] = []
+        entities: list[Tensor] = []
+        rows = torch.arange(len(self.corpus(split)))
+        if split == "validation":
+            rows = rows[: self.setting.validated]
+        for _, batch in self._fixed_batches(split, rows, model.device):
+            scores, wanted = model(batch)
+            losses.append(F.cross_entropy(scores, wanted, reduction="none").cpu())
+            if base is not None:
+                entities.append((wanted >= base).cpu())
+        loss = torch.cat(losses)
+        found = {"nll": loss.mean().item()}
+        if entities:
+            found["entity_nll"] = loss[torch.cat(entities)].mean().item()
+        return found
+
+    def _summaries(self, model: EncoderDecoder, most: int) -> tuple[list[str], list[str]]:
+        """Greedy outputs of test documents spread over the split, and the references."""
+        corpus = self.corpus("test")
+        count = min(most, len(corpus))
+        spread = torch.linspace(0, len(corpus) - 1, count, dtype=torch.float64).round().long()
+        outputs: list[str] = []
+        for rows, batch in self._fixed_batches("test", spread, model.device):
+            ids = greedy(model, batch, self.setting.longest, self.setting.shortest)
+            outputs += corpus.texts(rows, ids, batch)
+        return outputs, [corpus.reference(row) for row in spread.tolist()]
 
     def _fixed_batches(
-        self, split: Split, device: torch.device
+        self, split: Split, rows: Tensor, device: torch.device
     ) -> Iterator[tuple[list[int], Batch]]:
-        """Row numbers and pairs of a split, the same at every call."""
+        """Row numbers and pairs, the same at every call."""
         generator = torch.Generator().manual_seed(EVALUATION_SEED)
-        corpus = self.corpus(split)
-        count = min(len(corpus), self.setting.validated if split == "validation" else EVERY)
-        for rows in torch.split(torch.arange(count), self.setting.evaluation_batch):
-            drawn = corpus.batch(rows, generator)
-            yield rows.tolist(), {name: tensor.to(device) for name, tensor in drawn.items()}
+        for part in torch.split(rows, self.setting.evaluation_batch):
+            drawn = self.corpus(split).batch(part, generator)
+            yield part.tolist(), {name: tensor.to(device) for name, tensor in drawn.items()}

@@ -20,9 +20,8 @@ from tasks.summarization.anonymised_words import AnonymisedWords
 from tasks.summarization.backgrounds import read_backgrounds
 from tasks.summarization.corpus import Representation
 from tasks.summarization.countries import FIELDS, hash_countries, read_countries
-from tasks.summarization.model import Sizes
+from tasks.summarization.encoder_decoder import Sizes
 from tasks.summarization.pairs import Pair, Splits, TextPair
-from tasks.summarization.paragen import Geometry
 from tasks.summarization.plain_files import (
     SEPARATOR,
     folder_problems,
@@ -149,9 +148,9 @@ _PAPER = Setting(
                 unit="%",
                 higher_is_better=True,
                 help=(
-                    "ROUGE-1 F1 of greedy outputs, with stemming (first 8 test documents at scale "
-                    "tiny, 32 at small, 256 at base, all at paper); varies much between seeds, "
-                    "and the template's words alone score"
+                    "ROUGE-1 F1 of greedy outputs, with stemming (8 test documents at scale tiny, "
+                    "32 at small, 256 at base, all at paper); varies much between seeds, and the "
+                    "template's words alone score"
                 ),
                 headline=False,
             ),
@@ -234,7 +233,7 @@ class Summarization(SummaryTask):
     def represent(self) -> Representation:
         """See `SummaryTask.represent`."""
         if self.scale is Scale.PAPER:
-            return SubwordText(self._texts, self.data_dir, SOURCE_TOKENS, TARGET_TOKENS, Geometry())
+            return SubwordText(self._texts, self.data_dir, SOURCE_TOKENS, TARGET_TOKENS)
         reading, plain = self._reading, self.data_dir is not None
         return AnonymisedWords(
             self._plain_files(reading)

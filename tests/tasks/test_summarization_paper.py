@@ -6,7 +6,6 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,9 +19,10 @@ from cab.errors import DataError, UsageError
 from tasks.data.embedded import SPLITS
 from tasks.summarization.backgrounds import read_backgrounds
 from tasks.summarization.decoding import greedy
+from tasks.summarization.encoder_decoder import Sizes
 from tasks.summarization.pairs import TextPair
-from tasks.summarization.paragen import Geometry, ParaGenTransformer
-from tasks.summarization.subword_text import SubwordCorpus
+from tasks.summarization.paragen import ParaGenTransformer
+from tasks.summarization.subword_text import SubwordCorpus, SubwordText
 from tasks.summarization.subwords import VOCABULARY, Subwords
 from tasks.summarization.task import Summarization
 from tasks.summarization.vocabulary import END, PADDING, START
@@ -30,7 +30,7 @@ from tests.tasks.test_summarization_plain_files import folder_of
 
 PATTERNS = Summarization.info.patterns
 
-SMALL = Geometry(dim=32, heads=2, layers=2, source_positions=64, target_positions=32)
+SMALL = Sizes(dim=32, heads=2, layers=2)
 
 PAIRS = [
     TextPair(str(i), f"Ann{i} met Bob at the lake.\nBob{i} </s> left — café.", f"Ann{i} met Bob.")
@@ -48,9 +48,12 @@ def task(tmp_path: Path) -> Summarization:
     return Summarization(Pattern.CAUSAL_CROSS, Scale.PAPER, folder_of(tmp_path))
 
 
-def model_of(pattern: Pattern, attention: type = SoftmaxAttention) -> ParaGenTransformer:
+def model_of(
+    pattern: Pattern, attention: type = SoftmaxAttention, tokens: int = 300
+) -> ParaGenTransformer:
     torch.manual_seed(0)
-    return ParaGenTransformer(Slots(pattern, attention, SoftmaxAttention), 300, SMALL)
+    slots = Slots(pattern, attention, SoftmaxAttention)
+    return ParaGenTransformer(slots, tokens, sizes=SMALL, source_length=64, target_length=32)
 
 
 def batch_of(subwords: Subwords) -> dict[str, torch.Tensor]:
@@ -182,7 +185,7 @@ def by_hand(tokens: int, dim: int, hidden: int, layers: int, positions: int) -> 
 def test_parameters_at_the_published_geometry(pattern: Pattern) -> None:
     with torch.device("meta"):
         slots = Slots(pattern, SoftmaxAttention, SoftmaxAttention)
-        model = ParaGenTransformer(slots, VOCABULARY, Geometry())
+        model = ParaGenTransformer(slots, VOCABULARY)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert parameters == by_hand(50_265, 512, 2048, 6, 4096 + 512) == 123_706_880
     assert len(slots.candidates) == 6
@@ -239,6 +242,15 @@ def test_outputs_are_no_shorter_than_asked(subwords: Subwords) -> None:
 # The task
 
 
+def test_the_task_builds_the_published_model(task: Summarization) -> None:
+    with torch.device("meta"):
+        model = task.build(Slots(task.pattern, SoftmaxAttention, SoftmaxAttention))
+    assert isinstance(task.representation, SubwordText)
+    tokens = len(task.representation.subwords)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert parameters == by_hand(tokens, 512, 2048, 6, 4096 + 512)
+
+
 def test_the_recipe_is_the_published_one(task: Summarization) -> None:
     recipe, setting = task.recipe, task.setting
     assert recipe.batch_size * recipe.accumulate == 8 * 4 * 2
@@ -254,9 +266,8 @@ def test_a_folder_is_trained_on_and_scored(
 ) -> None:
     setting = replace(task.setting, shortest=2, longest=8, decoded=3)
     monkeypatch.setattr(Summarization, "setting", setting)
-    monkeypatch.setattr(task.representation, "geometry", SMALL)
-    torch.manual_seed(0)
-    model = task.build(Slots(task.pattern, SoftmaxAttention, SoftmaxAttention))
+    assert isinstance(task.representation, SubwordText)
+    model = model_of(task.pattern, tokens=len(task.representation.subwords))
     batch = task.training_batch(torch.Generator().manual_seed(0))
     optimiser = torch.optim.AdamW(model.eval().parameters(), lr=1e-3)
     before = task.loss(model, batch)
@@ -289,11 +300,3 @@ def test_the_hash_covers_data_and_tokens(task: Summarization, bart: Path) -> Non
     assert again.data_hash != before
     small = Summarization(task.pattern, Scale.TINY, task.data_dir)
     assert small.data_hash not in (before, again.data_hash)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
