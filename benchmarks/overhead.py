@@ -21,6 +21,7 @@ import cab
 from runners.efficiency.calls import PHASES, CallFactory
 from runners.efficiency.judge import Judge
 from runners.efficiency.latency import measure_latency
+from runners.efficiency.memory import keep_freed_memory
 from runners.efficiency.plan import BASELINES
 from runners.efficiency.settings import EfficiencySettings
 
@@ -37,6 +38,7 @@ def main() -> int:
     parser.add_argument("--longest", type=int, default=LENGTHS[-1])
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
+    keep_freed_memory()
     lengths = tuple(n for n in LENGTHS if n <= asked.longest)
     settings = EfficiencySettings(lengths, 1, HEADS, DIM, torch.float32, 0.5, 40)
 

@@ -3,7 +3,9 @@
 CUDA: the caching allocator's peak after a reset. CPU (Linux): the kernel's high-water mark of the
 resident set, reset in place through /proc/self/clear_refs - tracemalloc sees no tensor storage.
 Memory that the process has freed but not given back would hide a call's use, so glibc is told to
-map every larger block on its own, and what lies on the heap is trimmed first.
+map every larger block on its own while a call is looked at, and what lies on the heap is trimmed
+first. Timed calls want the opposite (`keep_freed_memory`): a block that is mapped anew costs a page
+fault for every page.
 
 `limit_memory` makes running out of memory an error that Python can catch: without a limit Linux
 promises more than there is and kills the process once it is used.
@@ -23,8 +25,10 @@ import torch
 
 from runners.outcome import UnsupportedError
 
-_M_MMAP_THRESHOLD = -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MAPPED_BYTES = 64 * 1024
+_KEPT_BYTES = 32 * 2**20
+"""What glibc raises the threshold to by itself in a process that frees large blocks"""
 
 
 def peak_memory(call: Callable[[], object], device: torch.device) -> int:
@@ -51,8 +55,16 @@ def peak_memory(call: Callable[[], object], device: torch.device) -> int:
             "peak memory on a CPU needs Linux with a writable /proc/self/clear_refs"
         ) from error
     before = _status_bytes("VmRSS")
-    call()
-    return max(0, _status_bytes("VmHWM") - before)
+    try:
+        call()
+        return max(0, _status_bytes("VmHWM") - before)
+    finally:
+        keep_freed_memory()
+
+
+def keep_freed_memory() -> None:
+    """Have glibc reuse blocks, as it does in a process that has run for a while."""
+    _tune((_M_MMAP_THRESHOLD, _KEPT_BYTES), (_M_TRIM_THRESHOLD, 2 * _KEPT_BYTES))
 
 
 def reserved_memory() -> int:
@@ -125,14 +137,19 @@ def _field_bytes(path: Path, field: str) -> int:
 
 
 def _map_large_blocks() -> None:
-    if not sys.platform.startswith("linux"):
-        return
-    libc = ctypes.CDLL(None)
     # Setting the threshold by hand also stops glibc from raising it on its own.
-    for name, arguments in (
-        ("mallopt", (_M_MMAP_THRESHOLD, _MAPPED_BYTES)),
-        ("malloc_trim", (0,)),
-    ):
-        function = getattr(libc, name, None)
-        if function is not None:
-            function(*arguments)
+    _tune((_M_MMAP_THRESHOLD, _MAPPED_BYTES))
+    trim = _libc("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+def _tune(*settings: tuple[int, int]) -> None:
+    mallopt = _libc("mallopt")
+    for name, value in settings if mallopt is not None else ():
+        mallopt(name, value)
+
+
+def _libc(name: str) -> Callable[..., int] | None:
+    """A function of glibc, where it is glibc."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None

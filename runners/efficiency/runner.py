@@ -29,7 +29,7 @@ from runners.efficiency.clock import Tampering
 from runners.efficiency.conditions import numeric_settings, pin_threads
 from runners.efficiency.judge import Judge
 from runners.efficiency.latency import measure_latency
-from runners.efficiency.memory import attempted_bytes, limit_memory
+from runners.efficiency.memory import attempted_bytes, keep_freed_memory, limit_memory
 from runners.efficiency.point import Bench, measure_point, number
 from runners.efficiency.roofline import measure_roofline
 from runners.efficiency.settings import dtype_name, settings_of
@@ -56,6 +56,7 @@ def run_efficiency(cell: Cell, report: Report) -> None:
     """
     settings = settings_of(cell)
     device = torch.device(cell.device)
+    keep_freed_memory()
     facts = pin_threads(settings.threads if cell.device == "cpu" else 0)
     # Before the candidate's code is loaded.
     tampering = Tampering(
