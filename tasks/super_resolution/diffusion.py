@@ -47,7 +47,19 @@ class Diffusion:
     def mixed(clean: Tensor, noise: Tensor, level: Tensor) -> Tensor:
         """The noisy picture (B, 3, S, S) at levels (B,)."""
         level = level[:, None, None, None]
-        return level * clean + (1 - level.square()).sqrt() * noise
+        return level * clean + _spread(level) * noise
+
+    @staticmethod
+    def velocity(clean: Tensor, noise: Tensor, level: Tensor) -> Tensor:
+        """(B, 3, S, S) level * noise - sqrt(1 - level^2) * clean, at levels (B,)."""
+        level = level[:, None, None, None]
+        return level * noise - _spread(level) * clean
+
+    @staticmethod
+    def noise_of_velocity(noisy: Tensor, velocity: Tensor, level: Tensor) -> Tensor:
+        """The noise in the noisy picture (B, 3, S, S) that has this velocity."""
+        level = level[:, None, None, None]
+        return level * velocity + _spread(level) * noisy
 
     def sample(
         self,
@@ -90,3 +102,7 @@ class Diffusion:
             if fresh:
                 noisy = noisy + fresh * noise()
         return noisy
+
+
+def _spread(level: Tensor) -> Tensor:
+    return (1 - level.square()).sqrt()
