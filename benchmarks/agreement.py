@@ -3,8 +3,8 @@
     python -m benchmarks.agreement [--length 1024] [--threads 1] [--rounds 15] [--device cuda]
 
 Both time the same module in turns, round by round, so that a slow moment of the machine meets both;
-the ratio of a round is that of their medians. Held: the median over rounds is within 5 % of one; or,
-where others kept the machine busy, the ratio of the fastest calls, which neighbours can not hurry.
+the ratio of a round is that of their medians. Held: the median over rounds is within 5 % of one -
+or, where others kept the machine busy, the ratio of the fastest calls, which nobody can hurry.
 The runner gives every call fresh inputs and torch the same ones each time, which is part of what is
 compared. On a GPU the other clock is triton.testing.do_bench, and peak memory is compared with what
 torch's allocator says of the call.

@@ -146,8 +146,9 @@ def _map_large_blocks() -> None:
 
 def _tune(*settings: tuple[int, int]) -> None:
     mallopt = _libc("mallopt")
-    for name, value in settings if mallopt is not None else ():
-        mallopt(name, value)
+    if mallopt is not None:
+        for name, value in settings:
+            mallopt(name, value)
 
 
 def _libc(name: str) -> Callable[..., int] | None:
