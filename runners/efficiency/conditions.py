@@ -9,6 +9,9 @@ from typing import Any
 
 import torch
 
+from runners.efficiency.nvml import nvml_of
+from runners.outcome import UnsupportedError
+
 NOISY_CORES = 0.25
 """Cores that others kept busy; more than that and times say something about them."""
 NOISY_SPREAD = 0.15
@@ -57,13 +60,10 @@ def gpu_state(device: torch.device) -> dict[str, Any]:
     if device.type != "cuda":
         return {}
     try:
-        import pynvml
-    except ImportError:
-        return {"gpu_state": "not available without nvidia-ml-py"}
+        pynvml, handle = nvml_of(device)
+    except UnsupportedError as error:
+        return {"gpu_state": str(error)}
     try:
-        pynvml.nvmlInit()
-        uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
-        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
         return {
             "sm_mhz": pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
             "memory_mhz": pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM),
@@ -71,7 +71,7 @@ def gpu_state(device: torch.device) -> dict[str, Any]:
             "watts": pynvml.nvmlDeviceGetPowerUsage(handle) * 1e-3,
             "throttle_reasons": pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle),
         }
-    except (pynvml.NVMLError, AttributeError) as error:
+    except pynvml.NVMLError as error:
         return {"gpu_state": f"not available: {error}"}
 
 

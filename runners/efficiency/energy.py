@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
+from runners.efficiency.nvml import nvml_of
 from runners.outcome import UnsupportedError
 
 Counter = Callable[[], float]
@@ -39,21 +40,12 @@ def energy_counter(device: torch.device) -> Counter:
     Raises:
         UnsupportedError: there is none; says why.
     """
-    if device.type != "cuda":
-        raise UnsupportedError("energy is not available on a CPU")
     try:
-        import pynvml
-    except ImportError:
-        raise UnsupportedError(
-            "energy is not available without nvidia-ml-py (pip install 'cab[gpu]')"
-        ) from None
-    try:
-        pynvml.nvmlInit()
-        # By UUID: CUDA counts only the devices that it was shown.
-        uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
-        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+        pynvml, handle = nvml_of(device)
         pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    except (pynvml.NVMLError, AttributeError) as error:
+    except UnsupportedError as error:
+        raise UnsupportedError(f"energy is {error}") from None
+    except pynvml.NVMLError as error:  # before Volta there is no counter
         raise UnsupportedError(f"energy is not available: {error}") from None
     return lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) * 1e-3
 
