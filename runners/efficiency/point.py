@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 
-from cab import Attention
+from cab import Attention, AttentionShape
 from cab.cell import Cell
 from cab.schema import Row
 from runners.efficiency.arithmetic import Reads, arithmetic, reads_of
@@ -58,14 +58,34 @@ class Bench:
     counter: Counter | None = None
     idle: float = 0.0
 
+    def note(self, calls: CallFactory, samples: LatencySamples) -> None:
+        """Remember how long calls of this length took."""
+        for name, seconds in samples.samples.items():
+            self.last[name, calls.phase] = (
+                calls.length, statistics.median(seconds) * calls.tokens
+            )  # fmt: skip
+
     def expected_call(self, name: str, phase: str, length: int) -> float:
-        """Seconds that a call may take: with the square of the length from the last one on."""
+        """Seconds that a call may take: the last one's, times the growth of its operations."""
         known = self.last.get((name, phase))
         if known is None:
             return 0.0
-        # A decoding step looks at each key once.
-        power = 1 if phase == "decode" else 2
-        return known[1] * (length / known[0]) ** power
+        if phase == "decode":
+            # A step looks at each key once.
+            return known[1] * length / known[0]
+        module = self.baselines.get(name, self.candidate)
+        return known[1] * self._flops(module, length) / self._flops(module, known[0])
+
+    def _flops(self, module: Attention, length: int) -> float:
+        s = self.settings
+        keys = s.source(length) if module.pattern.cross else length
+        shape = AttentionShape(s.batch, s.heads, length, keys, s.head_dim, module.spec.value_dim)
+        try:
+            flops = module.flops(shape)
+        except NotImplementedError:
+            flops = 0.0
+        # Without a formula the worst is expected.
+        return flops or float(length * keys)
 
     def expected(self, phase: str, length: int) -> float:
         """Seconds that a point takes at the least."""
@@ -138,8 +158,7 @@ def _latency(bench: Bench, row: Row, calls: CallFactory, share: float) -> Iterat
     assert samples.witness is not None
     verdict = bench.judge.check(samples.witness, decoding=phase == "decode")
     samples.witness = None
-    for name, seconds in samples.samples.items():
-        bench.last[name, phase] = (calls.length, statistics.median(seconds) * calls.tokens)
+    bench.note(calls, samples)
 
     spreads = {name: relative_spread(s) for name, s in samples.samples.items()}
     facts: dict[str, object] = {

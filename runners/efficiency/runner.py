@@ -90,7 +90,7 @@ def run_efficiency(cell: Cell, report: Report) -> None:
         baselines[name] = baseline.to(device, torch.float32).eval()
     order = random.Random(cell.seed)
     generator = torch.Generator(device=device).manual_seed(cell.seed)
-    judge = Judge(candidate, build, order, patience=settings.cell_seconds / 100)
+    judge = Judge(candidate, build, order, patience=min(0.4, settings.cell_seconds / 100))
     bench = Bench(
         cell, settings, device, candidate, baselines, judge, tampering, roofline, generator, order
     )
@@ -171,9 +171,10 @@ def _gate(bench: Bench) -> None:
         calls = CallFactory(
             settings, _GATE_LENGTH, phase, bench.device, bench.generator, bench.order
         )
-        samples = measure_latency(bench.candidate, {}, calls, settings, bench.order)
+        samples = measure_latency(bench.candidate, bench.baselines, calls, settings, bench.order)
         assert samples.witness is not None
         bench.judge.check(samples.witness)
+        bench.note(calls, samples)
     bench.tampering.require_none()
 
 

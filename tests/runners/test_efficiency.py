@@ -111,6 +111,27 @@ def test_out_of_memory_ends_the_series_and_is_recorded(candidate, plan_of):
     assert "not tried" in rows[-1].message
 
 
+def test_the_size_that_could_not_be_had_is_recorded(candidate, plan_of):
+    body = """
+        if k.shape[-2] > 300: torch.empty(1 << 50, dtype=torch.uint8)
+        keep = torch.ones(k.shape[0], k.shape[-2], dtype=torch.bool)
+        if context is not None and context.key_mask is not None: keep = context.key_mask
+        keep = keep[:, None, :, None].to(v.dtype)
+        mean = (v * keep).sum(-2, keepdim=True) / keep.sum(-2, keepdim=True).clamp_min(1)
+        return mean.expand(*q.shape[:-1], v.shape[-1])
+    """
+    (cell,) = plan_of(candidate(body), measures=("latency",))
+    events = []
+    LocalExecutor(timeout=240).run([cell], events.append)
+    (first, *_) = [row for row in events[-1].rows if row.status == "oom"]
+    assert (first.phase, first.length_q) == ("forward", 512)
+    assert f"an allocation of {1 << 50} bytes failed" in first.message
+    # What is too much for a forward pass is not tried with a backward pass.
+    later = [r for r in events[-1].rows if r.phase == "forward_backward" and r.length_q == 512]
+    assert [row.status for row in later] == ["oom"]
+    assert "not tried" in later[0].message
+
+
 def test_a_wrong_mechanism_is_not_timed(tmp_path, plan_of):
     path = tmp_path / "wrong.py"
     path.write_text(
