@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from cab.artifact import Artifact
 from cab.errors import StoreError
+from cab.merged_copy import MergedCopy
 from cab.schema import FINISHED, SCHEMA, Row, table_of
 
 ARTIFACTS = "artifacts"
@@ -145,7 +146,8 @@ class ResultStore:
         if dictionaries:
             wanted = pa.schema([_as_dictionary(field) for field in wanted])
         tables = [wanted.empty_table()]
-        tables += [self._read_file(path, wanted, kinds) for path in self.files()]
+        paths = MergedCopy(self.root).paths(self.files(), self.read_file)
+        tables += [self._read_file(path, wanted, kinds) for path in paths]
         table = pa.concat_tables(tables)
         return table.unify_dictionaries() if dictionaries else table
 
@@ -177,11 +179,11 @@ class ResultStore:
             present = set(file.schema_arrow.names)
             names = [name for name in wanted.names if name in present]
             read = names if kinds is None or "kind" in names else ["kind", *names]
-            groups = _row_groups(file.metadata, kinds)
+            groups, mixed = _row_groups(file.metadata, kinds)
             # Handing small files to other threads costs more than it gives.
             parallel = file.metadata.num_rows > _SMALL
             table = file.read_row_groups(groups, columns=read, use_threads=parallel)
-            if kinds is not None:
+            if mixed:
                 table = table.filter(pc.is_in(table["kind"], pa.array(kinds, pa.string())))
             columns = [
                 table[field.name].cast(field.type)
@@ -206,19 +208,25 @@ class ResultStore:
                 continue
 
 
-def _row_groups(metadata: pq.FileMetaData, kinds: Sequence[str] | None) -> list[int]:
-    """Row groups that may hold rows of some kinds, by the statistics of the column."""
+def _row_groups(metadata: pq.FileMetaData, kinds: Sequence[str] | None) -> tuple[list[int], bool]:
+    """Row groups that may hold rows of some kinds, and whether they may hold rows of others too, by
+    the statistics of the column.
+    """
     groups = list(range(metadata.num_row_groups))
-    place = metadata.schema.names.index("kind") if "kind" in metadata.schema.names else None
-    if kinds is None or place is None:
-        return groups
-    found = []
+    if kinds is None:
+        return groups, False
+    if "kind" not in metadata.schema.names:
+        return [], False
+    place = metadata.schema.names.index("kind")
+    found, mixed = [], False
     for group in groups:
         statistics = metadata.row_group(group).column(place).statistics
         known = statistics is not None and statistics.has_min_max
-        if not known or any(statistics.min <= kind <= statistics.max for kind in kinds):
-            found.append(group)
-    return found
+        if known and not any(statistics.min <= kind <= statistics.max for kind in kinds):
+            continue
+        found.append(group)
+        mixed |= not known or statistics.min != statistics.max or statistics.null_count != 0
+    return found, mixed
 
 
 def _as_dictionary(field: pa.Field) -> pa.Field:

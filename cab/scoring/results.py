@@ -8,14 +8,13 @@ table.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from cab.schema import Status
@@ -77,10 +76,34 @@ def load_scores(store: ResultStore, defaults: dict[str, dict[str, Any]] | None =
     needs, at a fraction of the time and memory of `load_results`.
     """
     table = store.read(_SCORE_COLUMNS, kinds=["quality"], dictionaries=True)
-    rows = table.to_pandas(ignore_metadata=True)
-    # Curves and times of training decide nothing here; the end of a failed cell does.
-    scored = (rows["phase"] == "eval") | (rows["status"] != Status.OK.value)
-    return current(rows[scored], defaults)
+    # Validation scores, and curves and times of training, decide nothing here; the end of a failed
+    # cell does.
+    phase, metric, status = (_Words.of(table[name]) for name in ("phase", "metric", "status"))
+    scored = phase.are(lambda word: word == "eval")
+    scored &= ~metric.are(lambda word: word.startswith("validation_"))
+    scored |= ~status.are(lambda word: word == Status.OK.value)
+    return current(table.filter(pa.array(scored)).to_pandas(ignore_metadata=True), defaults)
+
+
+@dataclass(frozen=True)
+class _Words:
+    """A dictionary column: every row's place among its words, -1 where there is none."""
+
+    places: NDArray[np.int32]
+    words: tuple[str, ...]
+
+    @classmethod
+    def of(cls, column: pa.ChunkedArray) -> _Words:
+        whole = column.combine_chunks()
+        if isinstance(whole, pa.ChunkedArray):  # of no chunk at all
+            return cls(np.array([], dtype=np.int32), ())
+        places = whole.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        return cls(places, tuple(whole.dictionary.to_pylist()))
+
+    def are(self, wanted: Callable[[str], bool]) -> NDArray[np.bool_]:
+        """Rows whose word is wanted; no word is not."""
+        found = np.array([*(wanted(word) for word in self.words), False], dtype=bool)
+        return found[self.places]
 
 
 def load_costs(
@@ -90,11 +113,9 @@ def load_costs(
 ) -> Results:
     """The current rows of some measurements of cost alone, words as categories."""
     table = store.read(_COST_COLUMNS, kinds=["efficiency"], dictionaries=True)
-    wanted = pc.or_(
-        pc.is_in(table["metric"].cast(pa.string()), pa.array(list(metrics), pa.string())),
-        pc.not_equal(table["status"].cast(pa.string()), Status.OK.value),
-    )
-    return current(table.filter(wanted).to_pandas(ignore_metadata=True), defaults)
+    wanted = _Words.of(table["metric"]).are(lambda word: word in metrics)
+    wanted |= ~_Words.of(table["status"]).are(lambda word: word == Status.OK.value)
+    return current(table.filter(pa.array(wanted)).to_pandas(ignore_metadata=True), defaults)
 
 
 def joined(*parts: Results) -> Results:
