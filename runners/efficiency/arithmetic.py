@@ -105,16 +105,18 @@ def reads_of(module: Attention, inputs: Inputs) -> tuple[Reads, int]:
 
     own = {x.untyped_storage().data_ptr() for x in (inputs.q, inputs.k, inputs.v)}
     context = inputs.context
-    reads = Reads(
-        read(inputs.q),
-        read(inputs.k),
-        read(inputs.v),
+    storage = out.untyped_storage()
+    writes = storage.data_ptr() not in own and storage.nbytes() >= out.numel() * out.element_size()
+    # A kernel of the mechanism's own is not seen: on a GPU whatever is computed reads all three.
+    unseen = out.is_cuda and writes
+    return Reads(
+        unseen or read(inputs.q),
+        unseen or read(inputs.k),
+        unseen or read(inputs.v),
         read(context.query_input),
         read(context.key_input),
-        writes=out.untyped_storage().data_ptr() not in own
-        and out.untyped_storage().nbytes() >= out.numel() * out.element_size(),
-    )
-    return reads, traffic.bytes
+        writes,
+    ), traffic.bytes
 
 
 def arithmetic(module: Attention, calls: CallFactory, reads: Reads) -> Arithmetic | None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cab import Attention
 from runners.efficiency.calls import CallFactory, PreparedCall
-from runners.efficiency.clock import clock_of
+from runners.efficiency.clock import Timed, clock_of
 from runners.efficiency.inputs import Inputs
 from runners.efficiency.settings import EfficiencySettings
 
@@ -42,7 +42,8 @@ class LatencySamples:
     """Seconds per call (in decoding per token), in the order measured."""
 
     first_call: float
-    """The very first call of the length and phase: compilation, autotuning, page faults."""
+    """The very first call of the length and phase, as the host sees it: compilation, autotuning,
+    page faults."""
     samples: dict[str, list[float]]
     """By contender; entry i is from round i, in the first of which all took part"""
     host: dict[str, list[float]]
@@ -99,12 +100,12 @@ def measure_latency(
     kept: list[PreparedCall] = []
     result = LatencySamples(0.0, {CANDIDATE: []}, {})
 
-    def timed(name: str, module: Attention) -> tuple[float, Tensor]:
+    def timed(name: str, module: Attention) -> Timed:
         def prepare() -> PreparedCall:
             start = perf_counter_ns()
             call = calls.prepare(module)
             result.inputs_seconds += (perf_counter_ns() - start) * 1e-9
-            kept[:] = [*kept, call][-2:]
+            kept[:] = [call]
             return call
 
         kept.clear()
@@ -114,11 +115,12 @@ def measure_latency(
             result.samples[name].append(done.seconds / calls.tokens)
         if done.host_seconds is not None:
             result.host.setdefault(name, []).append(done.host_seconds / calls.tokens)
-        return done.seconds, done.out
+        return done
 
     with _no_garbage_collection():
-        first, _ = timed("first", candidate)
-        result.first_call = first
+        first = timed("first", candidate)
+        result.first_call = first.seconds if first.host_seconds is None else first.host_seconds
+        del first
         spent = dict.fromkeys((CANDIDATE, *baselines), 0.0)
         for name, module in baselines.items():
             try:
@@ -137,12 +139,12 @@ def measure_latency(
             turn = [n for n in modules if not rounds or n == CANDIDATE or spent[n] < share]
             order.shuffle(turn)
             for name in turn:
-                took, out = timed(name, modules[name])
+                done = timed(name, modules[name])
                 if name == CANDIDATE and order.random() * (rounds + 1) < 1:
                     # Every round is as likely to be the one that is looked at.
-                    snapshot = out.clone()
-                    result.witness = Witness(kept[0].inputs(), out, snapshot)
-                spent[name] += took
+                    snapshot = done.out.clone()
+                    result.witness = Witness(kept[-1].inputs(), done.out, snapshot)
+                spent[name] += done.seconds
             rounds += 1
     kept.clear()
     result.wall_seconds = (perf_counter_ns() - began) * 1e-9
