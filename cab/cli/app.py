@@ -1,5 +1,5 @@
-"""The command line: ``cab run``, ``list``, ``show``, ``check``, ``data``, ``leaderboard``,
-``compare``, ``report``, ``dashboard``, ``doctor``.
+"""The command line: ``cab run``, ``bench``, ``list``, ``show``, ``check``, ``data``,
+``leaderboard``, ``compare``, ``report``, ``dashboard``, ``doctor``.
 
 Commands import what they need when they are called, so that ``cab --help`` and ``cab list`` answer
 at once. Anything the user got wrong ends as one line and exit code 2.

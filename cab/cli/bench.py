@@ -14,7 +14,7 @@ from rich.table import Table
 from cab.cell import Cell
 from cab.cli.console import console, table
 from cab.cli.options import parse_device, parse_options
-from cab.cli.run import _execute
+from cab.cli.run import execute
 from cab.cli.tables import byte_size, duration
 from cab.errors import UsageError
 from cab.info import AttentionInfo
@@ -110,7 +110,7 @@ def bench_command(
         soft_wrap=True,
     )
     executor = LocalExecutor(timeout=3 * settings.cell_seconds + 120)
-    if todo and _execute(todo, store, executor) is not None:
+    if todo and execute(todo, store, executor) is not None:
         console.print(f"\ninterrupted: what was finished is stored in {escape(str(out))}")
         return 130
     return _show(plan.cells, settings, store)

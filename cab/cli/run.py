@@ -82,7 +82,7 @@ def run_command(
     if dry_run:
         _print_cells(plan.cells, {cell.key for cell in todo})
         return 0
-    interrupted = _execute(todo, store, chosen) if todo else None
+    interrupted = execute(todo, store, chosen) if todo else None
     if interrupted is not None:
         done = len(todo) - len(missing_cells(todo, store))
         console.print(
@@ -95,7 +95,8 @@ def run_command(
     return _exit_code(plan.cells, store)
 
 
-def _execute(todo: list[Cell], store: ResultStore, executor: Executor) -> KeyboardInterrupt | None:
+def execute(todo: list[Cell], store: ResultStore, executor: Executor) -> KeyboardInterrupt | None:
+    """Run cells with a display of how far they are; gives the interrupt where there was one."""
     from runners.executors.events import Ended, Event, Progressed, Started
     from runners.session import run_cells
 
