@@ -17,6 +17,7 @@ from attentions.softmax import SoftmaxAttention
 from cab import Pattern, Scale, Slots
 from cab.errors import DataError, UsageError
 from tasks.data.embedded import SPLITS
+from tasks.summarization import subwords as subwords_module
 from tasks.summarization.backgrounds import read_backgrounds
 from tasks.summarization.decoding import greedy
 from tasks.summarization.encoder_decoder import Sizes
@@ -249,6 +250,15 @@ def test_the_task_builds_the_published_model(task: Summarization) -> None:
     tokens = len(task.representation.subwords)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert parameters == by_hand(tokens, 512, 2048, 6, 4096 + 512)
+
+
+def test_the_embedded_data_fills_the_published_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subwords_module, "LEARNED_FROM", 10)
+    task = Summarization(Pattern.CAUSAL_CROSS, Scale.PAPER)
+    assert task.length() == (400, 4096)
+    assert {len(task.corpus(split)) for split in SPLITS} == {
+        len(list(read_backgrounds(split))) for split in SPLITS
+    }
 
 
 def test_the_recipe_is_the_published_one(task: Summarization) -> None:
