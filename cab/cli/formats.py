@@ -49,7 +49,10 @@ def print_sheet(sheet: Sheet) -> None:
     for line in fitted.lines:
         shown.add_row(*(escape(word) for word in line.shown))
     # A line that wraps is a nuisance, a number that is cut is another number.
-    console.print(shown, width=max(console.width, fitted.width), crop=False)
+    width = console.width
+    console.width = max(width, fitted.width)
+    console.print(shown, crop=False)
+    console.width = width
     for note in sheet.notes:
         console.print(f"[dim]{escape(note)}[/dim]")
 

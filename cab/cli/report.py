@@ -27,14 +27,14 @@ def report_command(to: Path, scale: str | None, device: str | None, out: Path) -
         raise UsageError(f"{to} is a folder; --to takes the name of a file")
     results = load_results(ResultStore(out))
     pairs = results.rows[["scale", "device"]].drop_duplicates().itertuples(index=False)
-    order = {name: place for place, name in enumerate(Scale)}
+    order = {name.value: place for place, name in enumerate(Scale)}
     tracks = sorted(
         (
             (str(s), str(d))
             for s, d in pairs
             if scale in (None, str(s)) and device in (None, str(d))
         ),
-        key=lambda track: (order.get(Scale(track[0]), len(order)), track[1]),
+        key=lambda track: (order.get(track[0], len(order)), track[1]),
     )
     if not tracks:
         raise UsageError(

@@ -173,6 +173,8 @@ def process_interval(
 def log_cost_variance(medians: Sequence[float] | Floats) -> float:
     """Squared standard error of the logarithm of the median over processes."""
     n = len(medians)
+    if min(medians) == max(medians):  # which logarithms would miss by a rounding error
+        return 0.0
     factor = _MEDIAN.get(n, math.pi / 2)
     return factor * float(np.var(np.log(medians), ddof=1)) / n
 

@@ -28,7 +28,7 @@ _IDENTITY = ["kind", "pattern", "scale", "device"]
 _SCORE_COLUMNS = (
     "kind", "status", "cell", "run_id", "recorded_at", "attention", "grade", "attention_options",
     "attention_hash", "pattern", "task", "task_hash", "data_hash", "scale", "device", "seed",
-    "phase", "metric", "value", "higher_is_better", "parameters_total", "parameters_attention",
+    "phase", "metric", "value", "higher_is_better", "parameters_attention",
 )  # fmt: skip
 """What ranking by quality reads."""
 

@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 import pytest
 
 from cab.cli.app import main
+from cab.cli.console import console
 from tests.cli.stores import ABILITY, write_store
 
 
@@ -134,6 +135,14 @@ def parsed(text):
 def test_html_is_well_formed(shown):
     tags = parsed(shown("leaderboard", "-f", "html"))
     assert tags.seen["table"] == 6
+
+
+def test_a_narrow_terminal_loses_columns_but_no_digits(shown, monkeypatch):
+    monkeypatch.setattr(console, "width", 30)
+    text = shown("leaderboard", "-p", "CS", "--scale", "small")
+    line = next(line for line in text.splitlines() if " lla " in line)
+    assert re.search(r"faithful +[+-]\d\.\d{3} +[+-]\d\.\d{3} \.\. [+-]\d\.\d{3}$", line.rstrip())
+    assert "language-modeling" not in text.splitlines()[1]
 
 
 def test_choice_of_tasks_and_grades(shown):

@@ -8,7 +8,7 @@ import pytest
 
 from cab.scoring.cost import AXES, Costs, costs
 from cab.scoring.crossover import cab_efficiency_length, crossover, ratio_of
-from cab.scoring.intervals import Interval
+from cab.scoring.intervals import Interval, process_interval
 from cab.scoring.pareto import (
     cost_draws,
     dominance,
@@ -133,6 +133,13 @@ def test_crossover_may_not_be_reached_or_lie_below():
     cheap = {length: exact(0.5) for length in (256, 512)}
     assert crossover(cheap, "softmax").words() == "at all lengths from 256"
     assert crossover({}, "softmax") is None
+
+
+def test_equal_costs_do_not_pay():
+    same = {n: process_interval([[3.3 * n]] * 3) for n in (256, 512, 1024)}
+    found = crossover({n: ratio_of(cost, cost) for n, cost in same.items()}, "softmax")
+    assert not found.reached
+    assert found.low == math.inf
 
 
 def test_crossover_counts_from_the_last_dearer_length():
