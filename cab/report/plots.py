@@ -99,7 +99,8 @@ def pareto_plot(
     drawing = Drawing(width, height, title)
     costs = [v for p in priced for v in (p.cost.low, p.cost.value, p.cost.high)
              if math.isfinite(v) and v > 0]  # fmt: skip
-    x_axis = Axis(min(costs) / 1.3, max(costs) * 1.3, 60, width - 120, log=True)
+    binary = axis.unit == "B"
+    x_axis = Axis(min(costs) / 1.3, max(costs) * 1.3, 60, width - 120, log=True, binary=binary)
     qualities = [p.quality.value for p in priced]
     reach = 0.15 * max(max(qualities) - min(qualities), 0.02)
     y_axis = Axis(min(qualities) - reach, max(qualities) + reach, height - 44, 34)
@@ -153,7 +154,8 @@ def length_plot(
     width, height = 560.0, 340.0
     drawing = Drawing(width, height, title)
     x_axis = Axis(lengths[0], lengths[-1], 70, width - 130, log=True)
-    y_axis = Axis(min(values) / 1.2, max(values) * 1.2, height - 44, 34, log=True)
+    binary = unit == "B"
+    y_axis = Axis(min(values) / 1.2, max(values) * 1.2, height - 44, 34, log=True, binary=binary)
     for length in lengths:
         x = x_axis.place(length)
         drawing.line(x, 30, x, height - 44, opacity=0.12)

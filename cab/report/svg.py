@@ -24,6 +24,8 @@ class Axis:
     start: float
     end: float
     log: bool = False
+    binary: bool = False
+    """Whether round values of a logarithmic axis are powers of two, as for bytes"""
 
     def place(self, value: float) -> float:
         """Where a value lies; what is beyond an end lies at that end."""
@@ -37,6 +39,9 @@ class Axis:
         """Round values between the ends."""
         if not self.log:
             return _round_values(self.low, self.high)
+        if self.binary:
+            low, high = math.ceil(math.log2(self.low)), math.floor(math.log2(self.high))
+            return [2.0**e for e in range(low, high + 1, max(1, (high - low) // 5))]
         first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
         steps = (1, 2, 5) if last - first <= 3 else (1,)
         values = [s * 10.0**e for e in range(first, last + 1) for s in steps]
