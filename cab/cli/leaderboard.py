@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
@@ -15,6 +16,10 @@ from cab.errors import UnknownEntryError, UsageError
 from cab.info import Grade, Scale
 from cab.patterns import Pattern
 from cab.registries import TASKS
+
+if TYPE_CHECKING:
+    from cab.scoring.quality import QualityBoard
+    from cab.scoring.results import Results
 
 BY_INDEX, BY_RATING, BY_COMPOSITIONAL = "index", "bradley-terry", "compositional"
 DEVICES = ("cpu", "cuda")
@@ -72,6 +77,8 @@ def leaderboard_command(
         else:
             formats.show([], format)
         return
+    if format == "csv":  # one table of entries; what is between tracks has none
+        sheets = [sheet for sheet in sheets if sheet.about]
     formats.show(_sorted(sheets, sort), format)
 
 
@@ -84,21 +91,11 @@ def check_track(scale: str | None, device: str | None) -> None:
 
 
 def _sorted(sheets: Sequence[Sheet], key: str) -> list[Sheet]:
-    """Sorted where a sheet has such a column; somewhere it must be."""
-    found, error = [], None
-    for sheet in sheets:
-        try:
-            found.append(sheet.sorted_by(key))
-        except UnknownEntryError as unknown:
-            error = unknown
-            found.append(sheet)
-    if error is not None and not any(_has(sheet, key) for sheet in sheets):
-        raise error
-    return found
-
-
-def _has(sheet: Sheet, key: str) -> bool:
-    return any(c.title == key for c in sheet.columns) or any(key in x.data for x in sheet.lines)
+    """Every sheet that has such a column, sorted by it."""
+    known = {name for sheet in sheets for name in sheet.sort_keys()}
+    if key not in known:
+        raise UnknownEntryError("column to sort by", key, known)
+    return [sheet.sorted_by(key) if key in sheet.sort_keys() else sheet for sheet in sheets]
 
 
 def _published(name: str, patterns: Sequence[Pattern], tasks: Sequence[str]) -> list[Sheet]:
@@ -115,6 +112,7 @@ def _published(name: str, patterns: Sequence[Pattern], tasks: Sequence[str]) -> 
 
 
 def _measured(choice: Choice, out: Path) -> list[Sheet]:
+    from cab.cli.standings import tracks_sheet
     from cab.scoring.cost import axis
     from cab.scoring.results import joined, load_costs, load_scores
     from cab.store import ResultStore
@@ -129,25 +127,34 @@ def _measured(choice: Choice, out: Path) -> list[Sheet]:
     _check_metric(choice.metric, results.rows["metric"].unique())
     tracks = results.rows[["scale", "device"]].drop_duplicates().itertuples(index=False)
     sheets: list[Sheet] = []
+    boards: dict[tuple[str, str], dict[str, QualityBoard]] = {}
     for scale, device in sorted((str(s), str(d)) for s, d in tracks):
         if choice.scale in (None, scale) and choice.device in (None, device):
-            sheets += _track(results, choice, scale, device)
+            boards[scale, device] = {}
+            sheets += _track(results, choice, scale, device, boards[scale, device])
+    if choice.metric == BY_INDEX:
+        between = tracks_sheet(boards)
+        sheets += [between] if between else []
     if sheets and results.superseded:
         note = f"{results.superseded} rows of older code or data left out"
         sheets[-1] = replace(sheets[-1], notes=(*sheets[-1].notes, note))
     return sheets
 
 
-def _track(results: object, choice: Choice, scale: str, device: str) -> Iterator[Sheet]:
-    """Sheets of one scale and device."""
+def _track(
+    results: Results,
+    choice: Choice,
+    scale: str,
+    device: str,
+    boards: dict[str, QualityBoard],
+) -> Iterator[Sheet]:
+    """Sheets of one scale and device; fills its boards by pattern."""
     from cab.cli import cost_sheets, standings
     from cab.cli.tables import board
     from cab.scoring.cost import axis
-    from cab.scoring.results import Results
 
-    assert isinstance(results, Results)
     grade, tasks, metric = choice.grade, choice.tasks, choice.metric
-    by, boards, shown = axis(metric), {}, False
+    by, shown = axis(metric), False
     for pattern in (p.value for p in choice.patterns):
         place = (pattern, scale, device)
         if metric == BY_COMPOSITIONAL:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from cab.errors import UnknownEntryError
 from cab.scoring.intervals import Interval
 
 Value = str | int | float | bool | None
@@ -42,22 +41,22 @@ class Sheet:
     """What all lines share: pattern, scale, device"""
     notes: tuple[str, ...] = ()
 
-    def sorted_by(self, key: str) -> Sheet:
-        """By a column's title or the name of a number: words from A, measures of quality from the
-        best, ranks and costs from the least; what is missing comes last.
+    def sort_keys(self) -> set[str]:
+        """What it can be sorted by: titles, names of numbers, and rank, which is its own order."""
+        titles = {column.title for column in self.columns} - {"#"}
+        return titles | {name for line in self.lines for name in line.data} | {"rank"}
 
-        Raises:
-            UnknownEntryError: there is no such column.
+    def sorted_by(self, key: str) -> Sheet:
+        """By one of its keys: words from A, measures of quality from the best, ranks and costs from
+        the least; what is missing comes last.
         """
         if key == "rank":
             return self
-        places = {column.title: place for place, column in enumerate(self.columns)}
-        names = list(dict.fromkeys(name for line in self.lines for name in line.data))
-        if key not in names and key not in places:
-            raise UnknownEntryError("column to sort by", key, {*names, *places} - {"#"})
+        names = {name for line in self.lines for name in line.data}
+        place = [column.title for column in self.columns].index(key) if key not in names else -1
 
         def order(line: Line) -> tuple[int, float, str]:
-            value = line.data.get(key) if key in names else line.shown[places[key]]
+            value = line.data.get(key) if key in names else line.shown[place]
             if value is None or (isinstance(value, float) and math.isnan(value)):
                 return 1, 0.0, ""
             if isinstance(value, str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
 
@@ -13,6 +14,7 @@ from cab.info import Kind
 from cab.registries import ATTENTIONS
 from cab.scoring.bradley_terry import Rating
 from cab.scoring.compositional import compositional_index, measured_constants
+from cab.scoring.correlation import Correlation, correlations, without
 from cab.scoring.intervals import UNKNOWN, Interval, mean_interval
 from cab.scoring.overall import OverallStanding, overall
 from cab.scoring.quality import (
@@ -24,6 +26,7 @@ from cab.scoring.quality import (
     scores,
 )
 from cab.scoring.results import Results
+from cab.scoring.task_scores import BASELINE
 
 LEGEND = (
     "index: mean over tasks of the signed log-ratio to softmax, paired by seed; +0.1 is about 10 % "
@@ -327,6 +330,47 @@ def _metric_line(place: int, entry: str, attention: str, grade: str, value: Inte
         **interval_data("value", value), "seeds": value.n,
     }  # fmt: skip
     return Line((str(place), entry, grade, plus_minus(value), str(value.n)), data)
+
+
+def correlation_sheet(found: Sequence[Correlation], title: str = "Correlations") -> Sheet:
+    """Pairs of columns; refused ones say why."""
+    columns = (
+        Column("one"), Column("other"), Column("Spearman", right=True),
+        Column("95 % interval", right=True), Column("n", right=True),
+    )  # fmt: skip
+    lines = []
+    for c in found:
+        words = ("-", "refused: n < 5") if c.refused else (
+            f"{c.rho.value:+.2f}", f"{c.rho.low:+.2f} .. {c.rho.high:+.2f}",
+        )  # fmt: skip
+        data: dict[str, Value] = {
+            "one": c.first, "other": c.second, **interval_data("rho", c.rho), "n": c.n,
+        }  # fmt: skip
+        lines.append(Line((c.first, c.second, *words, str(c.n)), data))
+    return Sheet(title, columns, tuple(lines))
+
+
+def tracks_sheet(boards: Mapping[tuple[str, str], Mapping[str, QualityBoard]]) -> Sheet | None:
+    """Whether one track ranks as another does; None where no two have a pattern in common.
+
+    Args:
+        boards: by scale and device, then by pattern.
+    """
+    found = []
+    for one, other in itertools.combinations(boards, 2):
+        for pattern in boards[one].keys() & boards[other].keys():
+            columns = {
+                f"{pattern}, {', '.join(track)}": {
+                    s.entry: s.index.value for s in boards[track][pattern].standings if s.index.n
+                }
+                for track in (one, other)
+            }
+            if all(columns.values()):
+                found += correlations(without(columns, controls() - {BASELINE}))
+    if not found:
+        return None
+    title = "Rank correlations between tracks: does the small one predict the large one?"
+    return correlation_sheet(sorted(found, key=lambda c: (c.first, c.second)), title)
 
 
 def board_notes(board: QualityBoard) -> list[str]:

@@ -11,11 +11,11 @@ import pandas as pd
 
 from cab.cli import cost_sheets, standings
 from cab.cli.formats import html_table
-from cab.cli.sheet import Column, Line, Sheet, Value, interval_data
+from cab.cli.sheet import Column, Line, Sheet
 from cab.cli.tables import board
 from cab.patterns import Pattern
 from cab.report.plots import colours, correlation_plot, length_plot, pareto_plot, standings_plot
-from cab.scoring.correlation import Correlation, correlations, rank_correlation, without
+from cab.scoring.correlation import Correlation, correlations, without
 from cab.scoring.cost import AXES, CostAxis, costs
 from cab.scoring.efficiency import CostPoint, cost_points
 from cab.scoring.intervals import Interval
@@ -99,7 +99,8 @@ def page(results: Results, tracks: Sequence[tuple[str, str]], source: str) -> st
     for track, (key, name) in zip(tracks, names, strict=True):
         body.append(f'<h2 id="{key}">{html.escape(name)}</h2>')
         body += _track(results, boards[track], *track, colour)
-    body += _scales(boards)
+    between = standings.tracks_sheet(boards)
+    body.append(html_table(between) if between else "")
     body.append('<h2 id="method">Method</h2><dl>')
     body += [f"<dt><b>{html.escape(t)}</b></dt><dd>{html.escape(w)}</dd>" for t, w in METHOD]
     body.append("</dl>")
@@ -245,57 +246,9 @@ def _correlations(boards: Boards) -> list[str]:
             parts.append(f"<p>None: at most {most} entries in common, five are asked for.</p>")
         else:
             parts.append(f'<div class="wide">{correlation_plot(list(columns), found)}</div>')
-            parts.append(f"<details><summary>With intervals</summary>"
-                         f"{html_table(correlation_sheet(found), 4)}</details>")  # fmt: skip
+            numbers = html_table(standings.correlation_sheet(found), 4)
+            parts.append(f"<details><summary>With intervals</summary>{numbers}</details>")
     return parts
-
-
-def correlation_sheet(found: Sequence[Correlation], title: str = "Correlations") -> Sheet:
-    """Pairs of columns; refused ones say why."""
-    columns = (
-        Column("one"), Column("other"), Column("Spearman", right=True),
-        Column("95 % interval", right=True), Column("n", right=True),
-    )  # fmt: skip
-    lines = []
-    for c in found:
-        words = ("-", "refused: n < 5") if c.refused else (
-            f"{c.rho.value:+.2f}", f"{c.rho.low:+.2f} .. {c.rho.high:+.2f}",
-        )  # fmt: skip
-        data: dict[str, Value] = {
-            "one": c.first, "other": c.second, **interval_data("rho", c.rho), "n": c.n,
-        }  # fmt: skip
-        lines.append(Line((c.first, c.second, *words, str(c.n)), data))
-    return Sheet(title, columns, tuple(lines))
-
-
-def _scales(boards: Mapping[tuple[str, str], Boards]) -> list[str]:
-    """Whether a smaller track ranks as a larger one does."""
-    found = []
-    tracks = list(boards)
-    leave_out = standings.controls() - {BASELINE}
-    for n, first in enumerate(tracks):
-        for second in tracks[n + 1 :]:
-            for pattern in Pattern:
-                columns = without(
-                    {
-                        str(track): {
-                            s.entry: s.index.value
-                            for s in boards[track][pattern.value].standings
-                            if s.index.n
-                        }
-                        for track in (first, second)
-                    },
-                    leave_out,
-                )
-                one, other = columns[str(first)], columns[str(second)]
-                if one and other:
-                    names = [f"{pattern.value}, {', '.join(track)}" for track in (first, second)]
-                    rho = rank_correlation(one, other)
-                    found.append(Correlation(names[0], names[1], rho))
-    if not found:
-        return []
-    title = "Rank correlations between tracks: does the small one predict the large one?"
-    return [html_table(correlation_sheet(found, title), 2)]
 
 
 def _environment(rows: pd.DataFrame, superseded: int) -> list[str]:

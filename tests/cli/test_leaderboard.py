@@ -91,6 +91,16 @@ def test_csv_is_one_table(shown):
     assert len(rows) == 2 * len(ABILITY)
 
 
+def test_scales_are_correlated_with_n(shown):
+    found = tables(shown("leaderboard", "-f", "json"))
+    between = found["Rank correlations between tracks: does the small one predict the large one?"]
+    rows = {row["one"]: row for row in between["rows"]}
+    whole = rows["noncausal-self, base, cpu"]
+    assert whole["n"] == len(ABILITY) - 2  # none and softmax-exact are no mechanisms to compare
+    assert whole["rho_low"] <= whole["rho"] <= whole["rho_high"]
+    assert rows["causal-self, base, cpu"]["n"] == len(ABILITY) - 3
+
+
 def test_markdown_and_latex_are_whole(shown):
     lines = shown("leaderboard", "-p", "CS", "--scale", "small", "-f", "markdown").splitlines()
     cells = [line.count("|") for line in lines if line.startswith("|")]
@@ -134,7 +144,7 @@ def parsed(text):
 
 def test_html_is_well_formed(shown):
     tags = parsed(shown("leaderboard", "-f", "html"))
-    assert tags.seen["table"] == 6
+    assert tags.seen["table"] == 7  # two patterns and both together at two scales, and between
 
 
 def test_a_narrow_terminal_loses_columns_but_no_digits(shown, monkeypatch):

@@ -6,10 +6,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from cab.schema import Row, table_of
+from cab.scoring.cost import AXES, costs
 from cab.scoring.efficiency import cost_points
 from cab.scoring.intervals import estimate_general, mean_interval, process_interval
 from cab.scoring.quality import quality_board
-from cab.scoring.results import current
+from cab.scoring.results import current, load_costs, load_results, load_scores
+from cab.store import ResultStore
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HEADLINE = {"a": ["loss"], "b": ["score"], "flat": ["loss"]}
@@ -131,6 +133,34 @@ def test_only_the_latest_code_and_data_count():
     new = rows_of({("softmax", "a"): [1.0] * 3}, task_hash="new", recorded_at=later)
     results = current(table_of(rows_of(SCORES) + new).to_pandas(), defaults={})
     assert set(results.select(task="a")["entry"]) == {"softmax"}
+
+
+def test_reading_less_ranks_alike(tmp_path):
+    store = ResultStore(tmp_path)
+    store.prepare()
+    later = START + timedelta(hours=1)
+    store.append(rows_of(SCORES))
+    store.append(rows_of({("good", "a"): [0.6] * 3}, attention_hash="new", recorded_at=later))
+    store.append(rows_of({("good", "b"): [0.0] * 3}, phase="train"))
+    whole, less = load_results(store, {}), load_scores(store, {})
+    place = ("causal-self", "tiny", "cpu", HEADLINE)
+    assert quality_board(whole, *place).standings == quality_board(less, *place).standings
+    assert len(less.rows) < len(whole.rows)
+
+
+def test_reading_costs_alone_gives_the_same_costs(tmp_path):
+    store = ResultStore(tmp_path)
+    store.prepare()
+    base = {"kind": "efficiency", "phase": "forward", "length_q": 256, "task": ""}
+    for metric in ("latency", "first_call"):
+        for seed, value in enumerate((1.0, 1.2, 1.1)):
+            row = rows_of({("softmax", ""): [value]}, metric=metric, **base)[0]
+            row.seed, row.samples, row.cell = seed, [value, value * 1.1], f"c{seed}"
+            store.append([row])
+    whole, less = load_results(store, {}), load_costs(store, ["latency"], {})
+    place = ("causal-self", "tiny", "cpu", AXES[0])
+    assert costs(whole, *place) == costs(less, *place)
+    assert set(less.rows["metric"]) == {"latency"}
 
 
 def test_a_cell_that_was_tried_again_counts_once():
