@@ -25,6 +25,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.data.mel_filters import mel_filters
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -112,7 +114,8 @@ def cepstra(samples: NDArray[np.int16], rate: int) -> Floats:
     starts = np.arange(len(samples) // step) * step + step + step // 2
     frames = padded[starts[:, None] + np.arange(window)] * np.hanning(window)
     power = np.abs(np.fft.rfft(frames, size)) ** 2
-    bands = np.log(power @ _mel_filters(rate, size).T + 1e-7)
+    filters = mel_filters(rate, size, MEL_BANDS, 60.0, 0.4875 * rate)
+    bands = np.log(power @ filters.T + 1e-7)
     angles = np.pi * np.arange(CEPSTRA)[:, None] * (np.arange(MEL_BANDS) + 0.5) / MEL_BANDS
     values = bands @ np.cos(angles).T
     slopes = _slopes(values)
@@ -321,14 +324,3 @@ def _slopes(values: Floats) -> Floats:
     )
     total: Floats = np.sum(list(weighted), axis=0)
     return total / (2 * sum(k * k for k in range(1, w + 1)))
-
-
-def _mel_filters(rate: int, size: int) -> Floats:
-    """(`MEL_BANDS`, size / 2 + 1) triangles, evenly spaced in mel from 60 Hz to near Nyquist."""
-    low, high = (2595 * np.log10(1 + f / 700) for f in (60.0, 0.4875 * rate))
-    edges = 700 * (10 ** (np.linspace(low, high, MEL_BANDS + 2) / 2595) - 1)
-    frequencies = np.arange(size // 2 + 1) * rate / size
-    left, centre, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    rising = (frequencies - left) / (centre - left)
-    falling = (right - frequencies) / (right - centre)
-    return np.clip(np.minimum(rising, falling), 0, None)

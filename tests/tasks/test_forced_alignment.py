@@ -8,8 +8,8 @@ import string
 import numpy as np
 import pytest
 
-from tasks.data.build import forced_alignment
-from tasks.data.build.forced_alignment import (
+from tasks.data import forced_alignment
+from tasks.data.forced_alignment import (
     BROAD_CLASSES,
     PAUSE,
     Chain,

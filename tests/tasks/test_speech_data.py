@@ -9,7 +9,7 @@ import string
 import numpy as np
 import pytest
 
-from tasks.data.build.forced_alignment import (
+from tasks.data.forced_alignment import (
     BROAD_CLASSES,
     PAUSE,
     best_path,

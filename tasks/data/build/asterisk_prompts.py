@@ -22,7 +22,7 @@ import pyarrow as pa
 import soundfile  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
-from tasks.data.build.forced_alignment import (
+from tasks.data.forced_alignment import (
     BROAD_CLASSES,
     PAUSE,
     Ints,
@@ -156,7 +156,7 @@ def build(members: Mapping[str, bytes]) -> Product:
             "Sound: silence is cut to the frames of 10 ms within 45 dB of the loudest one, and two "
             "more at each end. The recordings are telephone speech, so nothing lies above 4 kHz.",
             "Durations are not measured by hand: they are the Viterbi path of a hidden Markov "
-            "model of characters (tasks/data/build/forced_alignment.py) that was trained on all "
+            "model of characters (tasks/data/forced_alignment.py) that was trained on all "
             f"clips of the table. {trust}",
             "Durations are multiples of 5 ms but for the last of a clip. A letter takes at least "
             "10 ms; a space, comma, full stop or question mark takes the silence that is there, "
