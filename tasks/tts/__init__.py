@@ -1,0 +1,1 @@
+"""Text to speech: log-mel spectrograms from characters, by the published backbones."""
