@@ -123,7 +123,11 @@ def overall_sheet(
     grades = {
         (pattern, s.entry): s.grade for pattern, board in boards.items() for s in board.standings
     }
-    patterns = [pattern for pattern, board in boards.items() if board.tasks]
+    patterns = [
+        pattern
+        for pattern, board in boards.items()
+        if any(s.rank is not None for s in board.standings)
+    ]
     if len(patterns) < 2:
         return None
     shown_standings = [

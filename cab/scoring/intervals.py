@@ -46,10 +46,6 @@ class Interval:
             return True
         return self.low <= other.high and other.low <= self.high
 
-    def excludes(self, value: float) -> bool:
-        """Whether a value is ruled out (by an unknown interval, none is)."""
-        return self.known and not self.low <= value <= self.high
-
 
 @dataclass(frozen=True)
 class Estimate:

@@ -7,12 +7,12 @@ pattern have a place through their Bradley-Terry strength over all tasks of all 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cab.scoring.bradley_terry import Rating, ratings
-from cab.scoring.intervals import NAN, Floats, Interval, combined
+from cab.scoring.intervals import NAN, UNKNOWN, Floats, Interval, combined
 from cab.scoring.quality import QualityBoard, Separation, separation
 from cab.scoring.ranks import Pairs, all_pairs, rank_interval
 from cab.scoring.task_scores import TaskScores
@@ -38,8 +38,12 @@ class OverallStanding:
 
 
 def overall(boards: Mapping[str, QualityBoard]) -> list[OverallStanding]:
-    """Rank the entries over some patterns; patterns without a task that counts are left out."""
-    used = {pattern: board for pattern, board in boards.items() if board.tasks}
+    """Rank the entries over some patterns; patterns that rank nobody are left out."""
+    used = {
+        pattern: board
+        for pattern, board in boards.items()
+        if any(s.rank is not None for s in board.standings)
+    }
     if not used:
         return []
     rated = ratings(merged({pattern: board.scores for pattern, board in used.items()}))
@@ -62,17 +66,16 @@ def _standing(
 ) -> OverallStanding:
     indices = {}
     for pattern, board in boards.items():
-        if entry in board.scores.entries and not board.scores.missing(entry):
+        if any(s.entry == entry and s.rank is not None for s in board.standings):
             indices[pattern] = board.scores
     missing = tuple(pattern for pattern in boards if pattern not in indices)
     general = combined([scores.general(entry) for scores in indices.values()])
     here = combined([scores.here(entry) for scores in indices.values()])
-    unknown = Interval(NAN, NAN, NAN, 0)
     return OverallStanding(
         entry,
         attention,
-        index=unknown if missing else general.interval(),
-        here=unknown if missing else here.interval(),
+        index=UNKNOWN if missing else general.interval(),
+        here=UNKNOWN if missing else here.interval(),
         patterns={pattern: scores.here(entry).value for pattern, scores in indices.items()},
         missing=missing,
         rating=rating,
@@ -82,19 +85,13 @@ def _standing(
 def _placed(whole: list[OverallStanding], place: int, pairs: Pairs) -> OverallStanding:
     standing = whole[place]
     known = bool(np.isfinite(pairs.p_here).all())
-    return OverallStanding(
-        standing.entry,
-        standing.attention,
-        standing.index,
-        standing.here,
-        standing.patterns,
-        standing.missing,
+    return replace(
+        standing,
         rank=place + 1,
         ranks=rank_interval(pairs, standing.entry) if known else None,
         separation=separation(pairs, standing.entry, whole[place - 1].entry)
         if place
         else Separation.GENERAL,
-        rating=standing.rating,
     )
 
 

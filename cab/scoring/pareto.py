@@ -17,7 +17,7 @@ each entry.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,9 +132,3 @@ def cost_draws(costs: Sequence[Interval], draws: int = DRAWS) -> Floats:
             error = math.log(cost.high / cost.value) / float(stdtrit(cost.n - 1, 0.5 + LEVEL / 2))
         found[place] = cost.value * np.exp(np.clip(error * noise, -50, 50))
     return found
-
-
-def fronts(board: QualityBoard, costs: Sequence[Costs]) -> Mapping[str, list[ParetoPoint]]:
-    """Points by axis, for axes on which at least two entries have a place."""
-    found = {c.axis.id: front(board, c) for c in costs}
-    return {name: points for name, points in found.items() if len(points) > 1}

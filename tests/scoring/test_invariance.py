@@ -163,3 +163,15 @@ def test_an_entry_of_one_pattern_has_no_overall_index():
     last = overall(boards)[-1]
     assert (last.entry, last.rank, last.missing) == ("gamma", None, ("noncausal-self",))
     assert np.isfinite(last.rating.chance.value)
+
+
+def test_without_softmax_nobody_is_ranked():
+    rows = table(0)
+    found = board(rows[rows["attention"] != "softmax"])
+    assert all(s.rank is None and s.missing for s in found.standings)
+    assert overall({"causal-self": found}) == []
+    # On a task that only softmax lacks, nobody has a score, and so no index.
+    lost = (rows["attention"] == "softmax") & (rows["task"] == "other")
+    found = board(rows[~lost])
+    assert all(s.missing == ("other",) for s in found.standings)
+    assert overall({"causal-self": found, "noncausal-self": board(rows)})[0].rank == 1
