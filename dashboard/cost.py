@@ -102,8 +102,8 @@ def _charts(points: list[CostPoint], looks: EntryLooks) -> None:
             place.info(f"{quantity.title}: nothing measured in this phase.")
     zero = sorted({p.entry for p in points if p.memory.value == 0})
     st.caption(
-        "Lines: median over processes. Bands: 95 % interval, bootstrap over processes and the "
-        "calls within. Both axes are logarithmic. The ratio comes from calls timed in turns with "
+        "Lines: median over processes. Bands: 95 % interval, from the spread between "
+        "processes. Both axes are logarithmic. The ratio comes from calls timed in turns with "
         "softmax; below 1x is faster, and softmax against itself shows the noise. "
         "A click on a legend entry brings it to the front."
         + (f" Not drawn on a logarithmic axis: 0 B of {plain(', '.join(zero))}." if zero else "")

@@ -11,7 +11,7 @@ import streamlit as st
 from cab.cli.tables import plus_minus
 from cab.info import Metric, TaskInfo
 from cab.registries import TASKS
-from cab.scoring.intervals import mean_interval
+from cab.scoring.intervals import Interval, mean_interval
 from cab.scoring.quality import (
     DISCRIMINATION,
     Discrimination,
@@ -59,15 +59,16 @@ def show(snapshot: Snapshot, choice: Choice) -> None:
 
 
 def standings_frame(standings: list[Standing], tasks: list[str]) -> pd.DataFrame:
-    """The leaderboard as it is read: rank, entry, grade, index, interval, score by task."""
+    """The leaderboard as it is read: rank, entry, grade, index, intervals, score by task."""
     return pd.DataFrame(
         [
             {
-                "Rank": "" if s.rank is None else f"{'=' if s.tied else ''}{s.rank}",
+                "Rank": "" if s.rank is None else f"{s.separation.mark}{s.rank}",
                 "Entry": s.entry,
                 "Grade": s.grade,
                 "Index": None if s.missing else s.index.value,
-                "95 % interval": _index_bounds(s),
+                "95 % interval": _bounds(s, s.index),
+                "These tasks": _bounds(s, s.here),
                 **{task: s.tasks.get(task) for task in tasks},
             }
             for s in standings
@@ -75,12 +76,10 @@ def standings_frame(standings: list[Standing], tasks: list[str]) -> pd.DataFrame
     )
 
 
-def _index_bounds(standing: Standing) -> str:
+def _bounds(standing: Standing, interval: Interval) -> str:
     if standing.entry == BASELINE:
         return "baseline"
-    if not standing.index.known:
-        return "-"
-    return f"{standing.index.low:+.3f} to {standing.index.high:+.3f}"
+    return f"{interval.low:+.3f} to {interval.high:+.3f}" if interval.known else "-"
 
 
 def _leaderboard(board: QualityBoard, standings: list[Standing], choice: Choice) -> None:
@@ -90,7 +89,9 @@ def _leaderboard(board: QualityBoard, standings: list[Standing], choice: Choice)
         hide_index=True,
         column_config={
             "Rank": st.column_config.TextColumn(
-                width="small", help="= marks an entry not separated from the one above it"
+                width="small",
+                help="= not distinguishable from the entry above; ~ different on these tasks, "
+                "though other tasks may swap them",
             ),
             "Entry": st.column_config.TextColumn(width="medium"),
             "Grade": st.column_config.TextColumn(width="small"),
@@ -100,8 +101,9 @@ def _leaderboard(board: QualityBoard, standings: list[Standing], choice: Choice)
     )
     st.caption(
         "Index: mean over tasks of the signed log-ratio to softmax, paired by training seed; "
-        "+0.1 is about 10 % better than softmax. 95 % interval: bootstrap over tasks and seeds. "
-        "= marks an entry that its interval does not separate from the one above."
+        "+0.1 is about 10 % better than softmax. 95 % interval: what other tasks of this kind "
+        "would give; these tasks: what other seeds would give on these. = not distinguishable from "
+        "the entry above; ~ different on these tasks, though other tasks may swap them."
         + (" Ranks count the hidden entries too." if choice.hides_entries else "")
     )
     placed = [s for s in standings if s.rank is not None]
@@ -118,8 +120,8 @@ def _index_chart(standings: list[Standing]) -> alt.LayerChart | alt.FacetChart:
                 "entry": s.entry,
                 "kind": "control" if s.attention in fixed else "entry",
                 "value": s.index.value,
-                "low": s.index.low,
-                "high": s.index.high,
+                "low": s.here.low,
+                "high": s.here.high,
                 "ratio": math.expm1(s.index.value),
                 "seeds": s.index.n,
             }
@@ -155,7 +157,7 @@ def _index_chart(standings: list[Standing]) -> alt.LayerChart | alt.FacetChart:
         base.mark_point(filled=True, size=80, opacity=1).encode(x=x, color=colour, tooltip=tooltip),
     ).properties(
         height=_ROW_HEIGHT * len(names) + FRAME,
-        title=alt.Title("Index and 95 % interval", offset=18),
+        title=alt.Title("Index and 95 % interval on these tasks", offset=18),
     )
 
 

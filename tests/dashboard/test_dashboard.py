@@ -152,7 +152,8 @@ def test_the_task_filter_changes_the_index_and_says_so(
 def test_the_grade_filter_keeps_controls(store: StoreBuilder, open_page: Open) -> None:
     store.quality(CLEAR)
     page = choose(open_page(), "Grade", "faithful")
-    assert ranks(page) == [("3", "softmax"), ("4", "none")]
+    # Two tasks that disagree: what differs here may not differ on other tasks.
+    assert ranks(page) == [("~3", "softmax"), ("~4", "none")]
     choose(page, "Grade", "extension")
     assert len(ranks(page)) == 4
     assert "Ranks count the hidden entries too" in words(page)
