@@ -163,11 +163,19 @@ def codes_of(column: pd.Series) -> Codes:
 
 def group_codes(columns: Sequence[Codes]) -> Codes:
     """A number from 0 for every distinct combination of codes."""
-    combined = np.zeros(len(columns[0]), dtype=np.int64)
+    combined, bound = np.zeros(len(columns[0]), dtype=np.int64), 1
     for codes in columns:
-        combined = combined * (int(codes.max(initial=0)) + 2) + codes + 1
-        combined = pd.factorize(combined)[0].astype(np.int64)
-    return combined
+        size = int(codes.max(initial=0)) + 2
+        if bound * size > _MOST:
+            combined = pd.factorize(combined)[0].astype(np.int64)
+            bound = int(combined.max(initial=0)) + 1
+        combined = combined * size + codes + 1
+        bound *= size
+    return pd.factorize(combined)[0].astype(np.int64)
+
+
+_MOST = 2**62
+"""What a number of 64 bits holds with room to spare"""
 
 
 def _newest(version: Codes, group: Sequence[Codes]) -> NDArray[np.bool_]:
