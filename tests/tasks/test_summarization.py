@@ -370,3 +370,15 @@ def test_every_number_fits_its_embedding(splits: Splits, read: AnonymisedWords) 
     assert int(batch["field"].max()) < len(read.fields)
     assert int(batch["offset"].max()) < FIELD_WORDS
     assert int(batch["source"].max()) < len(read.vocabulary)
+
+
+def test_base_scale_takes_a_step() -> None:
+    task = Summarization(Pattern.CAUSAL_CROSS, Scale.BASE)
+    model = model_of(task).eval()
+    batch = task.corpus("train").batch(torch.arange(2), generator())
+    assert int((batch["source"] == UNKNOWN).sum()) == 0, "placeholders for every rare word"
+    optimiser = torch.optim.AdamW(model.parameters(), lr=task.recipe.learning_rate)
+    before = task.loss(model, batch)
+    before.backward()
+    optimiser.step()
+    assert task.loss(model, batch) < before
