@@ -12,12 +12,14 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from cab.artifact import Artifact
 from cab.errors import StoreError
@@ -131,6 +133,7 @@ class ResultStore:
         columns: Sequence[str] | None = None,
         kinds: Sequence[str] | None = None,
         dictionaries: bool = False,
+        keep: Callable[[pa.Table], NDArray[np.bool_]] | None = None,
     ) -> pa.Table:
         """All rows of all files (some columns of them, of some kinds), in the current schema.
 
@@ -138,6 +141,7 @@ class ResultStore:
             columns: None for all.
             kinds: values of the column ``kind`` to keep; None for all.
             dictionaries: words as dictionaries, for readers that group large stores by them.
+            keep: says which rows of a file's table to keep; None for all.
 
         Raises:
             StoreError: a file is not readable as Parquet; names it and says what to do.
@@ -147,7 +151,7 @@ class ResultStore:
             wanted = pa.schema([_as_dictionary(field) for field in wanted])
         tables = [wanted.empty_table()]
         paths = MergedCopy(self.root).paths(self.files(), self.read_file)
-        tables += [self._read_file(path, wanted, kinds) for path in paths]
+        tables += [self._read_file(path, wanted, kinds, keep) for path in paths]
         table = pa.concat_tables(tables)
         return table.unify_dictionaries() if dictionaries else table
 
@@ -172,7 +176,12 @@ class ResultStore:
         return {cell for cell, statuses in self.statuses().items() if statuses & FINISHED}
 
     @staticmethod
-    def _read_file(path: Path, wanted: pa.Schema, kinds: Sequence[str] | None = None) -> pa.Table:
+    def _read_file(
+        path: Path,
+        wanted: pa.Schema,
+        kinds: Sequence[str] | None = None,
+        keep: Callable[[pa.Table], NDArray[np.bool_]] | None = None,
+    ) -> pa.Table:
         words = [f.name for f in wanted if pa.types.is_dictionary(f.type)]
         try:
             file = pq.ParquetFile(path, read_dictionary=words)
@@ -183,8 +192,9 @@ class ResultStore:
             # Handing small files to other threads costs more than it gives.
             parallel = file.metadata.num_rows > _SMALL
             table = file.read_row_groups(groups, columns=read, use_threads=parallel)
+            mask = None
             if mixed:
-                table = table.filter(pc.is_in(table["kind"], pa.array(kinds, pa.string())))
+                mask = pc.is_in(table["kind"], pa.array(kinds, pa.string()))
             columns = [
                 table[field.name].cast(field.type)
                 if field.name in present
@@ -196,7 +206,12 @@ class ResultStore:
                 f"results file {path} is not readable ({' '.join(str(error).split())[:120]}); "
                 "move it away and run again to measure its cell anew"
             ) from error
-        return pa.table(columns, schema=wanted)
+        table = pa.table(columns, schema=wanted)
+        if keep is not None:
+            kept = pa.array(keep(table))
+            mask = kept if mask is None else pc.and_(mask, kept)
+        # In one go: every filter copies what it keeps.
+        return table if mask is None else table.filter(mask)
 
     def _sweep(self) -> None:
         """Remove what writers that died long ago left behind."""

@@ -75,14 +75,22 @@ def load_scores(store: ResultStore, defaults: dict[str, dict[str, Any]] | None =
     """The current test scores and failures alone, words as categories: what ranking by quality
     needs, at a fraction of the time and memory of `load_results`.
     """
-    table = store.read(_SCORE_COLUMNS, kinds=["quality"], dictionaries=True)
-    # Validation scores, and curves and times of training, decide nothing here; the end of a failed
-    # cell does.
-    phase, metric, status = (_Words.of(table[name]) for name in ("phase", "metric", "status"))
+    table = store.read(_SCORE_COLUMNS, ["quality"], dictionaries=True, keep=_scored)
+    return current(table.to_pandas(ignore_metadata=True), defaults)
+
+
+def _scored(table: pa.Table) -> NDArray[np.bool_]:
+    """Test scores, and the ends of failed cells; validation scores, and curves and times of
+    training, decide nothing.
+    """
+    phase, metric = _Words.of(table["phase"]), _Words.of(table["metric"])
     scored = phase.are(lambda word: word == "eval")
     scored &= ~metric.are(lambda word: word.startswith("validation_"))
-    scored |= ~status.are(lambda word: word == Status.OK.value)
-    return current(table.filter(pa.array(scored)).to_pandas(ignore_metadata=True), defaults)
+    return scored | _failed(table)
+
+
+def _failed(table: pa.Table) -> NDArray[np.bool_]:
+    return ~_Words.of(table["status"]).are(lambda word: word == Status.OK.value)
 
 
 @dataclass(frozen=True)
@@ -112,10 +120,12 @@ def load_costs(
     defaults: dict[str, dict[str, Any]] | None = None,
 ) -> Results:
     """The current rows of some measurements of cost alone, words as categories."""
-    table = store.read(_COST_COLUMNS, kinds=["efficiency"], dictionaries=True)
-    wanted = _Words.of(table["metric"]).are(lambda word: word in metrics)
-    wanted |= ~_Words.of(table["status"]).are(lambda word: word == Status.OK.value)
-    return current(table.filter(pa.array(wanted)).to_pandas(ignore_metadata=True), defaults)
+
+    def keep(table: pa.Table) -> NDArray[np.bool_]:
+        return _Words.of(table["metric"]).are(lambda word: word in metrics) | _failed(table)
+
+    table = store.read(_COST_COLUMNS, ["efficiency"], dictionaries=True, keep=keep)
+    return current(table.to_pandas(ignore_metadata=True), defaults)
 
 
 def joined(*parts: Results) -> Results:
