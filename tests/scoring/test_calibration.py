@@ -111,7 +111,7 @@ def test_calibration_on_a_wide_grid(draw, tasks, seeds, effect, noise, unequal):
     )
     assert LOW <= general <= HIGH
     if seeds > 2:  # two leave the degrees of freedom of the seeds too uncertain
-        assert LOW <= here <= 0.975
+        assert LOW <= here <= 0.975  # outliers, three seeds: 97.1 %
     assert apart <= 0.05 + 3 * (0.05 * 0.95 / 4000) ** 0.5
     assert ranks >= 0.95
     assert wrong <= 0.05
