@@ -103,7 +103,7 @@ def _panel(
     slopes = lines.drop_duplicates("entry")
     told = ", ".join(f"{row.entry} {row.slope}" for row in slopes.itertuples())
     heading = alt.Title(
-        f"{title}, {_PHASES[phase]}", subtitle=f"L^ {told}" if told else "", fontSize=11,
+        f"{title}, {_PHASES[phase]}", subtitle=f"exponents: {told}" if told else "", fontSize=11,
         subtitleFontSize=10, subtitleColor="#5F6670",
     )  # fmt: skip
     width, height = _SIZE
