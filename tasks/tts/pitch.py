@@ -1,4 +1,8 @@
-"""The fundamental frequency of speech by autocorrelation (Boersma 1993, in its simplest form)."""
+"""The fundamental frequency of speech by autocorrelation, after Boersma (1993).
+
+Of his method this has the division by the window's own autocorrelation, the interpolation between
+samples and the preference for the higher octave; not the search for the best path over frames.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,13 @@ LOWEST, HIGHEST = 75.0, 500.0
 VOICED = 0.45
 """Least autocorrelation, as a share of the energy, of a frame that has a pitch"""
 
+_OCTAVE_COST = 0.03
+"""What a peak loses with each octave below `HIGHEST`: twice a period is a period too"""
+
 _WINDOW_S = 0.04
+
+_FINER = 4
+"""Lags between two samples"""
 
 
 def log_pitch(samples: NDArray[np.floating], rate: int, hop: int) -> NDArray[np.float64]:
@@ -27,24 +37,21 @@ def log_pitch(samples: NDArray[np.floating], rate: int, hop: int) -> NDArray[np.
     hann = np.hanning(window)
     frames = padded[starts[:, None] + np.arange(window)]
     frames = (frames - frames.mean(1, keepdims=True)) * hann
-    lags = np.arange(int(rate / HIGHEST), int(rate / LOWEST) + 2)
+    lags = np.arange(_FINER * int(rate / HIGHEST), _FINER * int(rate / LOWEST) + 2)
     own = _autocorrelation(hann[None], size)[0]
     found = _autocorrelation(frames, size)
-    # A window makes the autocorrelation fall with the lag; dividing by its own undoes that.
     level = found[:, lags] / np.maximum(found[:, :1], 1e-12) * (own[0] / own[lags])
-    inner = level[:, 1:-1]
-    peaks = (inner >= level[:, :-2]) & (inner >= level[:, 2:])
+    inner = level[:, 1:-1] - _OCTAVE_COST * np.log2(lags[1:-1] / lags[0])
+    peaks = (level[:, 1:-1] >= level[:, :-2]) & (level[:, 1:-1] >= level[:, 2:])
     best = np.where(peaks, inner, -1.0).argmax(1) + 1
     rows = np.arange(len(level))
     voiced = (level[rows, best] > VOICED) & (found[:, 0] > 1e-9)
     if not voiced.any():
         return np.full(len(level), 0.5 * np.log(LOWEST * HIGHEST))
-    before, at, behind = (level[rows, best + shift] for shift in (-1, 0, 1))
-    curve = before - 2 * at + behind
-    shift = np.where(np.abs(curve) > 1e-12, 0.5 * (before - behind) / np.where(curve, curve, 1), 0)
-    pitch = np.log(rate / (lags[best] + np.clip(shift, -0.5, 0.5)))
+    pitch = np.log(_FINER * rate / lags[best])
     return np.interp(rows, rows[voiced], pitch[voiced])
 
 
 def _autocorrelation(frames: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    return np.fft.irfft(np.abs(np.fft.rfft(frames, size)) ** 2, size)
+    """At lags of 1 / `_FINER` samples."""
+    return np.fft.irfft(np.abs(np.fft.rfft(frames, size)) ** 2, _FINER * size)

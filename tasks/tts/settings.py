@@ -3,7 +3,7 @@
 At ``paper`` they are those that CAB trained, from fairseq's example for LJSpeech: FastSpeech 2 and
 Transformer-TTS as published, Adam with the inverse square root of the step after 4,000 steps, 48
 utterances a step as 8 batches of 6, 200,000 steps. The decoder-only backbone, which CAB has not,
-takes the width, depth and recipe of Transformer-TTS.
+takes the width and recipe of Transformer-TTS and as many layers as both its stacks have.
 
 At the smaller scales text and sound start aligned and the length of the sound is given, the
 prenet is narrow and a group long: otherwise the frames before a group say so much of it, and
@@ -95,7 +95,7 @@ FASTSPEECH: dict[Scale, tuple[FastSpeechSize, Recipe]] = {
     ),
 }
 
-AUTOREGRESSIVE: dict[Scale, tuple[AutoregressiveSize, Recipe]] = {
+TRANSFORMER: dict[Scale, tuple[AutoregressiveSize, Recipe]] = {
     Scale.TINY: (
         AutoregressiveSize(
             dim=32,
@@ -152,6 +152,17 @@ AUTOREGRESSIVE: dict[Scale, tuple[AutoregressiveSize, Recipe]] = {
         FASTSPEECH[Scale.PAPER][1],
     ),
 }
+
+_DEPTHS = {Scale.TINY: 2, Scale.SMALL: 3, Scale.BASE: 6, Scale.PAPER: 12}
+
+DECODER_ONLY: dict[Scale, tuple[AutoregressiveSize, Recipe]] = {
+    scale: (replace(size, layers=_DEPTHS[scale], convolutions=0), recipe)
+    for scale, (size, recipe) in TRANSFORMER.items()
+}
+DECODER_ONLY[Scale.SMALL] = (
+    DECODER_ONLY[Scale.SMALL][0],
+    replace(DECODER_ONLY[Scale.SMALL][1], steps=900),
+)
 
 LIMITS: dict[Scale, dict[str, int] | None] = {
     Scale.TINY: {"train": 120, "validation": 16, "test": 16},

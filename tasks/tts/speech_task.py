@@ -21,7 +21,7 @@ from tasks.tts.distortion import distortions
 from tasks.tts.fastspeech import FastSpeech, FastSpeechSize
 from tasks.tts.lj_speech import folder_problems, hash_folder, read_folder
 from tasks.tts.samples import samples
-from tasks.tts.settings import AUTOREGRESSIVE, FASTSPEECH, HEARD, LIMITS
+from tasks.tts.settings import DECODER_ONLY, FASTSPEECH, HEARD, LIMITS, TRANSFORMER
 from tasks.tts.spectrogram import LJ_SPEECH, TELEPHONE
 from tasks.tts.synthesiser import Synthesiser
 from tasks.tts.transformer_tts import TransformerTTS
@@ -156,7 +156,9 @@ class SpeechTask(Task):
 
 def settings(model: Backbone, scale: Scale) -> tuple[FastSpeechSize | AutoregressiveSize, Recipe]:
     """Geometry and recipe."""
-    return FASTSPEECH[scale] if model is FastSpeech else AUTOREGRESSIVE[scale]
+    if model is FastSpeech:
+        return FASTSPEECH[scale]
+    return DECODER_ONLY[scale] if model is DecoderOnly else TRANSFORMER[scale]
 
 
 def by_length(utterances: Sequence[Utterance]) -> list[Utterance]:
