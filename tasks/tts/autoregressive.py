@@ -104,7 +104,10 @@ class Source:
 
 
 class Autoregressive(Synthesiser):
-    """The base class: a subclass encodes the text and decodes with it."""
+    """The base class: a subclass encodes the text and decodes with it.
+
+    Free synthesis without a stop is given the length of the recording.
+    """
 
     def __init__(self, size: AutoregressiveSize, bands: int, longest_sound: int) -> None:
         super().__init__()

@@ -3,6 +3,7 @@
 As in fairseq, which CAB trained: characters, `Block` s, predictors of each character's duration,
 pitch and energy, the embeddings of the last two added, every character repeated for as many frames
 as it lasts, `Block` s again. In training, durations, pitch and energy are those of the recording.
+Not as there: a convolution reads zeros at padding, so that a row does not depend on its batch.
 
 Shapes: B batch, L characters, G groups of frames, E width.
 """
@@ -44,8 +45,6 @@ class FastSpeechSize:
     variances: bool = True
     """Whether pitch and energy are predicted and embedded"""
     pre_norm: bool = False
-    given_durations: bool = False
-    """Whether free synthesis gets the durations of the recording"""
     position_base: float = 1e4
 
 
@@ -152,7 +151,7 @@ class _Output:
 
 
 class FastSpeech(Synthesiser):
-    """See the module. Where the size says so, free synthesis gets the recording's durations."""
+    """See the module. Free synthesis is given nothing but the text."""
 
     positions: Tensor
 
@@ -217,11 +216,8 @@ class FastSpeech(Synthesiser):
 
     def free(self, batch: Batch) -> list[Tensor]:
         """See `Synthesiser.free`."""
-        durations = batch["durations"] if self.size.given_durations else None
-        output = self._synthesise(batch, durations, {})
+        output = self._synthesise(batch, None, {})
         counts = (output.groups * self.group).tolist()
-        if self.size.given_durations:
-            counts = batch["frame_mask"].sum(1).tolist()
         return [row[:count] for row, count in zip(output.frames, counts, strict=True)]
 
     def _synthesise(self, batch: Batch, durations: Tensor | None, given: Batch) -> _Output:
