@@ -18,6 +18,7 @@ from dataclasses import replace
 import torch
 
 from cab.cli.bench import parse_lengths
+from cab.scoring.curves import of_a_repeat
 from cab.scoring.intervals import Interval, process_interval
 from runners.efficiency.neighbours import Neighbours
 from runners.efficiency.plan import bench_plan
@@ -87,7 +88,7 @@ def _sweep(settings: EfficiencySettings, number: int) -> dict[tuple[str, int], I
 
     LocalExecutor(timeout=600).run(cells, take)
     return {
-        point: process_interval(processes)
+        point: of_a_repeat(process_interval(processes))
         for point, processes in found.items()
         if len(processes) == PROCESSES
     }

@@ -194,6 +194,7 @@ def _show(cells: list[Cell], settings: EfficiencySettings, store: ResultStore) -
                 f"[dim]timed calls were held to: {', '.join(sorted(curve.checked))}[/dim]"
             )
     if curves:
+        console.print("[dim]95 %: where the ratio of a repeated sweep would lie[/dim]")
         console.print(_scaling_table(curves))
         console.print(_paying_table(curves))
     ends = rows[rows["phase"].isna() & (rows["status"] != "ok")]
@@ -211,6 +212,9 @@ def _show(cells: list[Cell], settings: EfficiencySettings, store: ResultStore) -
 
 
 def _table(curve: Curves, settings: EfficiencySettings) -> Table:
+    """Numbers by length; the interval of a ratio is that of repeats of the sweep."""
+    from cab.scoring.curves import of_a_repeat
+
     unit = "time per token" if curve.phase == "decode" else "latency"
     columns = [unit, "/ softmax (95 %)", "/ exact", "peak", "traced", "of GEMM"]
     shown = table(
@@ -227,7 +231,7 @@ def _table(curve: Curves, settings: EfficiencySettings) -> Table:
         shown.add_row(
             str(length),
             duration(latency.value) if latency.n else status,
-            _ratio(curve.interval("latency_ratio", length)),
+            _ratio(of_a_repeat(curve.interval("latency_ratio", length))),
             f"{exact.value:.2f}x" if exact.n else "-",
             _bytes(curve.interval("peak_memory", length)),
             _bytes(curve.interval("traced_memory", length)),

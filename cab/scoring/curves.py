@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -80,6 +81,18 @@ class Curves:
             [float(np.median(own[n])) for n in lengths],
             skip=1 if metric == "latency" else 0,
         )
+
+
+def of_a_repeat(found: Interval) -> Interval:
+    """Where the same sweep, made again, puts its value: a repeat is as uncertain as the value, so
+    the interval is wider by the root of two, in the logarithm as it was made.
+    """
+    if not found.known or found.low <= 0:
+        return found
+    wider = math.sqrt(2)
+    low = found.value * (found.low / found.value) ** wider
+    high = found.value * (found.high / found.value) ** wider
+    return Interval(found.value, low, high, found.n)
 
 
 def curves_of(rows: pd.DataFrame) -> list[Curves]:

@@ -6,8 +6,9 @@ import random
 import pytest
 
 import cab
+from cab.scoring.curves import of_a_repeat
 from cab.scoring.growth import claimed_exponent, power_law, verdict
-from cab.scoring.intervals import Interval
+from cab.scoring.intervals import Interval, process_interval
 
 LENGTHS = [256 * 2**i for i in range(6)]
 
@@ -61,6 +62,18 @@ def test_every_entrys_claims_can_be_read():
         for causal in (False, True):
             assert claimed_exponent(info.time, causal) in (1, 2), info.id
             assert claimed_exponent(info.memory, causal) in (0, 1, 2), info.id
+
+
+def test_a_repeat_lies_in_its_interval_as_often_as_it_says():
+    noise, hits, trials = random.Random(1), 0, 400
+
+    def sweep():
+        return process_interval([[math.exp(noise.gauss(0, 0.1))] for _ in range(3)])
+
+    for _ in range(trials):
+        printed = of_a_repeat(sweep())
+        hits += printed.low <= sweep().value <= printed.high
+    assert 0.92 < hits / trials < 0.98
 
 
 def test_verdicts():
