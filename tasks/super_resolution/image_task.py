@@ -20,6 +20,10 @@ from tasks.super_resolution.image_folders import folder_problems, hash_folders, 
 from tasks.super_resolution.picture_sets import Sizes, embedded_pictures, hash_embedded
 from tasks.super_resolution.resampling import enlarged, to_pictures, to_signal
 
+_EVALUATION_PIXELS = 64 * 32**2
+"""Of the pictures that are restored at a time: plain softmax attention over all pixels of four
+pictures of 128 pixels a side takes gigabytes"""
+
 _SHOWN = 6
 _SHOWN_SIDE = 96
 """Of a picture among the samples, at least, in screen pixels"""
@@ -29,8 +33,6 @@ _MOST_PIXELS = 80_000
 
 class ImageTask(Task):
     """Enlarge pictures."""
-
-    evaluation_batch = 64
 
     def __init__(self, pattern: Pattern, scale: Scale, data_dir: Path | None = None) -> None:
         super().__init__(pattern, scale, data_dir)
@@ -84,7 +86,7 @@ class ImageTask(Task):
         device = next(model.parameters()).device
         scores: dict[str, list[Tensor]] = {"psnr": [], "ssim": [], "psnr_gain": []}
         count = len(self.pictures[split])
-        for rows in torch.arange(count).split(self.evaluation_batch):
+        for rows in torch.arange(count).split(_EVALUATION_PIXELS // self.sizes.high**2):
             truth = self.pictures[split][rows]
             given = enlarged(truth, self.sizes.low)
             restored = self.restore(model, to_signal(given).to(device), generator)
