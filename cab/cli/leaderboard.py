@@ -149,7 +149,7 @@ def _track(
     boards: dict[str, QualityBoard],
 ) -> Iterator[Sheet]:
     """Sheets of one scale and device; fills its boards by pattern."""
-    from cab.cli import cost_sheets, standings
+    from cab.cli import compositional_sheet, cost_sheets, standings
     from cab.cli.tables import board
     from cab.scoring.cost import axis
 
@@ -158,7 +158,7 @@ def _track(
     for pattern in (p.value for p in choice.patterns):
         place = (pattern, scale, device)
         if metric == BY_COMPOSITIONAL:
-            sheet = standings.compositional_sheet(results, *place, tasks, grade)
+            sheet = compositional_sheet.compositional_sheet(results, *place, tasks, grade)
             yield from [sheet] if sheet else []
             continue
         if by is None and metric not in (BY_INDEX, BY_RATING):
