@@ -16,6 +16,9 @@ from tasks.tts.text import END
 _LONGEST_SOUND_S = 5.0
 """Of an audio sample: one of 22,050 Hz must fit into an artifact"""
 
+_ALIGNMENT_PIXELS = 480
+"""The longer side of the picture, about"""
+
 _COLUMNS = 40
 """Most positions of the decoder whose gradients are taken"""
 
@@ -28,6 +31,7 @@ def samples(model: Synthesiser, corpus: Corpus, utterance: Utterance) -> list[Ar
     }
     made = corpus.log_mel(model.free(batch)[0])
     wanted = corpus.log_mel(utterance.frames)
+    aligned = alignment(model, batch).T
     most = int(_LONGEST_SOUND_S * corpus.spectrogram.rate)
     text = f"“{utterance.text}” ({utterance.id})"
     return [
@@ -36,7 +40,7 @@ def samples(model: Synthesiser, corpus: Corpus, utterance: Utterance) -> list[Ar
             f"{text}: log-mel spectrogram of the recording above, of the model, from the text "
             "alone or as far as the task says, below; time to the right, low bands at the bottom.",
             _spectrograms(wanted, made),
-            zoom=2,
+            zoom=3 if len(wanted) < 400 else 1,
         ),
         pictures.sound(
             "speech",
@@ -50,8 +54,8 @@ def samples(model: Synthesiser, corpus: Corpus, utterance: Utterance) -> list[Ar
             "(the first at the bottom): norm of the gradient with respect to its embedding, each "
             "column by its largest. It exists for every mechanism; where attention follows the "
             "text it is a rising diagonal.",
-            pictures.heat_map(alignment(model, batch).T),
-            zoom=6,
+            pictures.heat_map(aligned),
+            zoom=max(2, _ALIGNMENT_PIXELS // max(aligned.shape)),
         ),
     ]
 
