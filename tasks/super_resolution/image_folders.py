@@ -107,7 +107,7 @@ def hash_folders(folder: Path) -> str:
 
 
 def _listing_problems(folder: Path, sizes: Sizes) -> Iterator[str]:
-    needed = {TRAINING: sizes.counts["validation"] + 1, EVALUATION: 1}
+    needed = {TRAINING: sizes.counts["validation"] + 1, EVALUATION: sizes.counts["test"]}
     for part, least in needed.items():
         place = folder / part
         if not place.is_dir():

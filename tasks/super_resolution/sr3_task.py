@@ -157,9 +157,11 @@ SETTINGS = {
     TaskInfo(
         id="super-resolution-sr3",
         title="Super-resolution with SR3",
-        description="Crops of photographs, 32 pixels a side from 8 (64 from 16 at scale base), by "
-        "CAB's backbone: a U-Net that removes noise step by step, given the bicubic enlargement. "
-        "The photographs are split between training, validation and test.",
+        description="Crops of photographs, 32 pixels a side from 8 (at scale base 64 from 16; at "
+        "paper 128 from 16, for which the crops themselves are enlarged: it is meant "
+        "for the original data), by CAB's backbone: a U-Net that removes noise step "
+        "by step, given the bicubic enlargement. The photographs are split between "
+        "training, validation and test.",
         backbones={Pattern.NONCAUSAL_SELF: "sr3"},
         metrics=(
             Metric(

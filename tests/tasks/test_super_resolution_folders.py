@@ -121,7 +121,7 @@ def test_too_few_pictures_are_counted(tmp_path: Path) -> None:
     published(tmp_path, faces=3, tests=0)
     problems = list(folder_problems(tmp_path, SIZES))
     assert "ffhq has 3 pictures, 4 are needed" in problems[0]
-    assert "celebahq has 0 pictures, 1 are needed" in problems[1]
+    assert "celebahq has 0 pictures, 4 are needed" in problems[1]
 
 
 def test_every_bad_file_is_reported(tmp_path: Path) -> None:
@@ -162,5 +162,6 @@ def test_a_task_reads_the_folders(
     wanted = task.training_batch(torch.Generator().manual_seed(0))["wanted"]
     assert (wanted[..., 0, :] > 0.8).all()
     assert (wanted[:, 1, -1] < -0.8).all()
-    (problem,) = cls.data_problems(tmp_path)
-    assert problem.startswith(f"{tmp_path / 'ffhq'} has 40 pictures, 51 are needed")
+    problems = cls.data_problems(tmp_path)
+    for problem, (part, needed) in zip(problems, (("ffhq", 51), ("celebahq", 100)), strict=True):
+        assert problem.startswith(f"{tmp_path / part} has 40 pictures, {needed} are needed")
