@@ -55,7 +55,7 @@ def read_folder(
     Raises:
         DataError: the first problem that is met; says what the layout should be.
     """
-    texts = _texts(folder)
+    texts = read_texts(folder)
     lengths = _durations(folder) if durations else {}
     clips: dict[str, list[Clip]] = {"train": [], "validation": [], "test": []}
     for name, text in texts.items():
@@ -79,7 +79,7 @@ def folder_problems(folder: Path) -> Iterator[str]:
     A missing durations.csv is no problem by itself, since most patterns need none.
     """
     try:
-        texts = _texts(folder)
+        texts = read_texts(folder)
     except DataError as error:
         yield str(error)
         return
@@ -113,15 +113,6 @@ def hash_folder(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def read_texts(folder: Path) -> dict[str, str]:
-    """Plain texts by id.
-
-    Raises:
-        DataError: metadata.csv is missing or malformed.
-    """
-    return _texts(folder)
-
-
 def read_wav(folder: Path, name: str) -> Tensor:
     """(N,) samples in -1..1.
 
@@ -143,7 +134,12 @@ def read_wav(folder: Path, name: str) -> Tensor:
     return torch.from_numpy(samples)
 
 
-def _texts(folder: Path) -> dict[str, str]:
+def read_texts(folder: Path) -> dict[str, str]:
+    """Plain texts by id, in the order of metadata.csv.
+
+    Raises:
+        DataError: metadata.csv is missing or malformed; names the line.
+    """
     texts: dict[str, str] = {}
     for number, line in _lines(folder / "metadata.csv"):
         fields = line.split("|")
