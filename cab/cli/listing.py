@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.markup import escape
 
 from cab.cli.console import console, table
+from cab.info import Scale
 from cab.patterns import Pattern
 from cab.registries import ATTENTIONS, TASKS
 from cab.registry import BrokenEntry
@@ -40,19 +43,27 @@ def print_support() -> None:
 
 
 def print_tasks() -> None:
-    """Ids, patterns, scales, metrics, data, titles."""
-    shown = table("id", "patterns", "scales", "first metric", "data", "title")
+    """Ids, patterns, scales, metrics, titles."""
+    shown = table("id", "patterns", "scales", "first metric", "title")
     for info in TASKS.infos():
         shown.add_row(
             info.id,
             " ".join(p.abbreviation for p in Pattern if p in info.backbones),
-            " ".join(info.scales),
+            _span(info.scales),
             info.metrics[0].name,
-            info.dataset,
             info.title,
         )
     console.print(shown)
     _print_broken(TASKS.broken())
+
+
+def _span(scales: Sequence[Scale]) -> str:
+    """``tiny-paper``, or the names where one between them is missing."""
+    every = list(Scale)
+    between = every[every.index(scales[0]) : every.index(scales[-1]) + 1]
+    if len(scales) > 1 and list(scales) == between:
+        return f"{scales[0]}-{scales[-1]}"
+    return " ".join(scales)
 
 
 def print_patterns() -> None:
