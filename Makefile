@@ -20,7 +20,7 @@ $(DEV): $(BASE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-run: $(BASE) ## measure lla on causal-cross beside softmax and none (about four minutes on 2 cores)
+run: $(BASE) ## measure lla on causal-cross beside softmax and none (about ten minutes on 2 cores)
 	$(BIN)/cab run --attn lla --pattern causal-cross
 
 test: $(DEV) ## run the tests
