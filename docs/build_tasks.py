@@ -34,11 +34,11 @@ In a run for a pattern, the candidate takes the slots of that pattern and softma
 Everything else - initial shared weights, data order, dropout, recipe - is the same for every
 attention under one seed. The checkpoint is chosen on validation data, the numbers are of test data.
 
-A (task, pattern) pair measures attention only if `softmax` beats `none` clearly: on the task's first
-metric the gap must be at least four times the larger of the two standard deviations over seeds, or
-leaderboards leave the pair out. `softmax-exact` computes the same function as `softmax` by its plain
-formula: what the two differ by is noise. The tables below show it at scale `small`, {seeds} seeds on
-a CPU, mean ± half of the 95 % interval (Student's t over seeds), measured by
+A (task, pattern) pair measures attention only if `softmax` beats `none` clearly: on the task's
+first metric the gap must be at least four times the larger of the two standard deviations over
+seeds, or leaderboards leave the pair out. `softmax-exact` computes the same function as `softmax`
+by its plain formula: what the two differ by is noise. The tables below show it at scale `small`,
+{seeds} seeds on a CPU, mean ± half of the 95 % interval (Student's t over seeds), measured by
 
     {command}
 
