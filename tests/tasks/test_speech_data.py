@@ -9,6 +9,7 @@ import string
 import numpy as np
 import pytest
 
+from tasks.data.embedded import SPLITS, dataset
 from tasks.data.forced_alignment import (
     BROAD_CLASSES,
     PAUSE,
@@ -20,7 +21,6 @@ from tasks.data.forced_alignment import (
     standardised,
     train,
 )
-from tasks.data.embedded import SPLITS, dataset
 from tasks.data.speech import Clip, SpeechCorpus, load_speech
 
 NAME = "asterisk-prompts"

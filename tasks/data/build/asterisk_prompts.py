@@ -22,6 +22,9 @@ import pyarrow as pa
 import soundfile  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
+from tasks.data.build.publication import Description, Product, run
+from tasks.data.build.source_archive import SourceArchive, SourceArchives
+from tasks.data.build.splitting import split_documents
 from tasks.data.forced_alignment import (
     BROAD_CLASSES,
     PAUSE,
@@ -34,9 +37,6 @@ from tasks.data.forced_alignment import (
     standardised,
     train,
 )
-from tasks.data.build.publication import Description, Product, run
-from tasks.data.build.source_archive import SourceArchive, SourceArchives
-from tasks.data.build.splitting import split_documents
 
 RATE = 8000
 
