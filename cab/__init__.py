@@ -22,7 +22,17 @@ if TYPE_CHECKING:
         AttentionSpec,
         DecodeState,
     )
-    from cab.info import AttentionInfo, Grade, Kind, Metric, Option, OptionValue, Scale, TaskInfo
+    from cab.info import (
+        AttentionInfo,
+        Grade,
+        Kind,
+        Metric,
+        Option,
+        OptionValue,
+        Reference,
+        Scale,
+        TaskInfo,
+    )
     from cab.patterns import Pattern
     from cab.registries import register_attention, register_task
     from cab.task_contract import Batch, Recipe, Slots, Task
@@ -44,6 +54,7 @@ _HOMES = {
     "Option": "cab.info",
     "Pattern": "cab.patterns",
     "Recipe": "cab.task_contract",
+    "Reference": "cab.info",
     "Scale": "cab.info",
     "Slots": "cab.task_contract",
     "Task": "cab.task_contract",
@@ -67,6 +78,7 @@ __all__ = [
     "Option",
     "Pattern",
     "Recipe",
+    "Reference",
     "Scale",
     "Slots",
     "Task",

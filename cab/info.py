@@ -109,6 +109,19 @@ class Metric:
     """Whether it enters the headline index; the others are reported beside it."""
 
 
+@dataclass(frozen=True)
+class Reference:
+    """A value of a metric to read scores against: the best possible one, or that of a predictor
+    in closed form. `cab.task_contract.Task.references` computes it.
+    """
+
+    name: str
+    """Kebab-case"""
+    metric: str
+    """The declared metric that it is a value of"""
+    help: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskInfo:
     """Everything the suite says about a task without running it."""
@@ -128,6 +141,11 @@ class TaskInfo:
     """In what it differs from CAB's task of that kind, and why."""
     paper: str = ""
     url: str = ""
+    probe: bool = False
+    """Whether it isolates one ability on a problem with a known ceiling. Probes explain the scores
+    of the other tasks; they are run and ranked on their own and do not enter the headline index"""
+    references: tuple[Reference, ...] = ()
+    """What scores are read against"""
 
     @property
     def patterns(self) -> tuple[Pattern, ...]:

@@ -64,7 +64,11 @@ COLUMNS: tuple[Column, ...] = (
     Column("backbone", pa.string(), "model that holds the slots"),
     Column("scale", pa.string(), "tiny, small, base or paper"),
     Column("seed", pa.int32(), "training seed (quality) or number of the process (efficiency)"),
-    Column("phase", pa.string(), "eval, train, forward, forward_backward or decode"),
+    Column(
+        "phase",
+        pa.string(),
+        "eval, reference, analysis or train (quality); forward, forward_backward or decode",
+    ),
     Column("length_q", pa.int32(), "queries, in tokens"),
     Column("length_k", pa.int32(), "keys, in tokens"),
     Column("batch", pa.int32(), "sequences per call or training batch"),

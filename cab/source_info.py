@@ -26,7 +26,16 @@ _SCOPE: dict[str, Any] = {
     "Pattern": Pattern,
     **{
         name: getattr(vocabulary, name)
-        for name in ("AttentionInfo", "Grade", "Kind", "Metric", "Option", "Scale", "TaskInfo")
+        for name in (
+            "AttentionInfo",
+            "Grade",
+            "Kind",
+            "Metric",
+            "Option",
+            "Reference",
+            "Scale",
+            "TaskInfo",
+        )
     },
 }
 

@@ -201,6 +201,14 @@ class Task(ABC):
         ``seed`` matters only where evaluation draws data (generated problems).
         """
 
+    def references(self, seed: int) -> dict[str, float]:
+        """Values on the test split of the references that the info record declares, by name; one
+        that has no meaning for this pattern is left out.
+
+        ``seed`` matters only where evaluation draws data (generated problems).
+        """
+        return {}
+
     def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
         """A few small samples of what the trained model makes of test data, to be looked at.
 

@@ -61,6 +61,7 @@ def run_quality(cell: Cell, report: Report) -> None:
     template.dtype = recipe.precision
     rows = _score_rows(task, template, scores, "test")
     rows += _score_rows(task, template, trained.validation, "validation")
+    rows += _reference_rows(task, template, cell.seed)
     rows.append(
         measured(
             template,
@@ -101,6 +102,26 @@ def _within_budget(task: Task, model: nn.Module, slots: Slots) -> tuple[int, int
             f"is {budget:.0%}"
         )
     return added, total
+
+
+@torch.no_grad()
+def _reference_rows(task: Task, template: Row, seed: int) -> list[Row]:
+    """What the test scores of this seed are read against: ``metric@reference``."""
+    declared = {reference.name: reference for reference in task.info.references}
+    rows = []
+    for name, value in task.references(seed).items():
+        metric = task.info.metric(declared[name].metric)
+        rows.append(
+            measured(
+                template,
+                phase="reference",
+                metric=f"{metric.name}@{name}",
+                value=value,
+                unit=metric.unit,
+                higher_is_better=metric.higher_is_better,
+            )
+        )
+    return rows
 
 
 @torch.no_grad()
