@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cab.info import AttentionInfo, TaskInfo
 from cab.registry import Registry
 
@@ -34,3 +36,18 @@ register_attention = ATTENTIONS.register
 
 register_task = TASKS.register
 """Class decorator: ``@register_task(TaskInfo(...))``."""
+
+TASK_WORDS = PROBES, ALL = ("probes", "all")
+"""Words that stand for many tasks"""
+
+
+def named_tasks(names: Sequence[str]) -> list[str]:
+    """Task ids, with the words ``probes`` and ``all`` replaced by the ids that they stand for."""
+    infos = TASKS.infos()
+    ids: list[str] = []
+    for name in names:
+        if name in (PROBES, ALL):
+            ids += [info.id for info in infos if name == ALL or info.probe]
+        else:
+            ids.append(name)
+    return list(dict.fromkeys(ids))

@@ -19,6 +19,7 @@ from cab.scoring.quality import (
     Standing,
     scores,
 )
+from cab.scoring.reference_lines import ReferenceLine, reference_lines
 from cab.scoring.task_scores import BASELINE
 from dashboard.data import Snapshot, quality_of, rows_of
 from dashboard.filters import Choice, controls
@@ -168,6 +169,11 @@ def _notes(snapshot: Snapshot, board: QualityBoard, standings: list[Standing]) -
             f"Not enough seeds of softmax and none to judge whether a task measures attention: "
             f"{plain(', '.join(board.unjudged))}. It counts for now."
         )
+    if board.probes:
+        notes.append(
+            f"Probes do not enter this index; choose them under Tasks to rank by them: "
+            f"{plain(', '.join(board.probes))}."
+        )
     notes += [
         f"**{plain(s.entry)}** has no index: no score paired with softmax on "
         f"{plain(', '.join(s.missing))}."
@@ -244,15 +250,24 @@ def _scores(snapshot: Snapshot, choice: Choice, order: list[str]) -> None:
     table = table[table["task"] == task]
     metrics = _metrics(table, info)
     names = [entry for entry in order if entry in set(table["entry"])]
+    found_on = (track.pattern, track.scale, track.device)
+    references = reference_lines(snapshot.results, *found_on, str(task))
     st.dataframe(_scores_frame(table, metrics, names), hide_index=True)
     st.caption(
         f"{INTERVAL_OF_SEEDS[0].upper()}{INTERVAL_OF_SEEDS[1:]}. Headline metrics enter the index."
     )
     columns = st.columns(2)
     for place, metric in enumerate(metrics):
-        columns[place % 2].altair_chart(_score_chart(table, metric, names), width="stretch")
+        own = [line for line in references if line.metric == metric.name]
+        columns[place % 2].altair_chart(_score_chart(table, metric, names, own), width="stretch")
     if metrics:
         st.caption("Diamonds: mean. Bars: 95 % interval of the mean. Small points: single seeds.")
+    meanings = {r.name: r.help for r in info.references} if info else {}
+    for line in references:
+        st.caption(
+            f"{plain(line.name)}: {plain(line.metric)} {plain(plus_minus(line.value))}. "
+            f"{plain(meanings.get(line.name, ''))}"
+        )
 
 
 def _metrics(table: pd.DataFrame, info: TaskInfo | None) -> list[Metric]:
@@ -286,7 +301,7 @@ def _scores_frame(table: pd.DataFrame, metrics: list[Metric], names: list[str]) 
 
 
 def _score_chart(
-    table: pd.DataFrame, metric: Metric, names: list[str]
+    table: pd.DataFrame, metric: Metric, names: list[str], references: list[ReferenceLine]
 ) -> alt.LayerChart | alt.FacetChart:
     fixed = controls()
     rows = table[table["metric"] == metric.name]
@@ -327,7 +342,20 @@ def _score_chart(
         alt.Tooltip("low:Q", title="95 % from", format=".4~r"),
         alt.Tooltip("high:Q", title="to", format=".4~r"),
     ]
+    lines = pd.DataFrame(
+        [{"value": line.value.value, "name": line.name} for line in references],
+        columns=["value", "name"],
+    )
     return alt.layer(
+        alt.Chart(lines)
+        .mark_rule(color=GREY, strokeDash=[4, 3], strokeWidth=2)
+        .encode(
+            x=x,
+            tooltip=[
+                alt.Tooltip("name:N", title="Reference"),
+                alt.Tooltip("value:Q", title="Value", format=".4~r"),
+            ],
+        ),
         mean.transform_filter("isValid(datum.low)")
         .mark_rule(strokeWidth=2)
         .encode(x=alt.X("low:Q", scale=scale), x2="high:Q", tooltip=tooltip),

@@ -18,6 +18,7 @@ from cab.info import Scale, TaskInfo
 from cab.patterns import Pattern
 from cab.registries import ATTENTIONS, TASKS
 from cab.scoring.quality import discrimination, scores
+from cab.scoring.reference_lines import reference_lines
 from cab.scoring.results import Results, load_results
 from cab.store import ResultStore
 from tasks.data.embedded import SPLITS, dataset, names
@@ -89,6 +90,9 @@ def _task(info: TaskInfo, results: Results) -> str:
         unit = f"{metric.unit}, " if metric.unit else ""
         lines.append(f"* `{metric.name}` ({unit}{better} is better{index}): {metric.help}")
     lines.append("")
+    if info.references:
+        lines += [f"* Reference `{r.name}`, of {r.metric}: {r.help}" for r in info.references]
+        lines.append("")
     if info.differences:
         lines.append(f"Differs from CAB's task: {info.differences}\n")
     if info.data_dir:
@@ -99,25 +103,35 @@ def _task(info: TaskInfo, results: Results) -> str:
 
 def _measured(info: TaskInfo, results: Results) -> str:
     rows: list[str] = []
+    known: list[str] = []
     for pattern in Pattern:
         if pattern not in info.backbones:
             continue
-        table = scores(results, pattern.value, "small", "cpu")
-        table = table[table["task"] == info.id]
+        scored = scores(results, pattern.value, "small", "cpu")
+        scored = scored[scored["task"] == info.id]
         for metric in info.metrics:
-            part = table[table["metric"] == metric.name]
+            if info.probe and not metric.headline:
+                continue  # sweeps are for docs/findings.md
+            part = scored[scored["metric"] == metric.name]
             if part.empty:
                 continue
             values = [_cell(part, entry) for entry in ENTRIES]
-            found = discrimination(table, info.id, metric.name)
+            found = discrimination(scored, info.id, metric.name)
             ratio = "-" if found is None else f"{found.ratio:.1f}"
             if found is not None and metric is info.metrics[0] and found.verdict is False:
                 ratio += ", left out"
             rows.append(f"| {pattern.value} | {metric.name} | {' | '.join(values)} | {ratio} |")
+        lines = reference_lines(results, pattern.value, "small", "cpu", info.id)
+        known += [
+            f"* `{line.name}` on {pattern.value}: {line.metric} {plus_minus(line.value)}"
+            for line in lines
+            if info.metric(line.metric).headline
+        ]
     if not rows:
         return ""
     head = f"| pattern | metric | {' | '.join(ENTRIES)} | gap / spread |"
-    return "\n".join([head, "|---|---|" + "---|" * (len(ENTRIES) + 1), *rows]) + "\n"
+    table = [head, "|---|---|" + "---|" * (len(ENTRIES) + 1), *rows, ""]
+    return "\n".join([*table, *known, ""] if known else table)
 
 
 def _cell(part: pd.DataFrame, entry: str) -> str:

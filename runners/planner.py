@@ -12,7 +12,7 @@ from cab.code_hash import code_hash
 from cab.errors import OptionError, UsageError
 from cab.info import AttentionInfo, OptionValue, Scale, TaskInfo
 from cab.patterns import Pattern
-from cab.registries import ATTENTIONS, TASKS
+from cab.registries import ATTENTIONS, TASK_WORDS, TASKS, named_tasks
 from cab.registry import Entry
 from cab.request import preset_options, require_pattern, resolve_options
 
@@ -69,7 +69,8 @@ def make_plan(request: Request, machine: str) -> Plan:
             raise UsageError(f"unknown measure {measure!r}; choose from {', '.join(MEASURES)}")
     patterns = _patterns(request.patterns)
     entries = _entries(request.attentions)
-    tasks = [TASKS.resolve(name) for name in request.tasks] or list(TASKS.entries().values())
+    named = [TASKS.resolve(name) for name in request.tasks if name not in TASK_WORDS]
+    tasks = _tasks(request.tasks, named, scale)
     options, notes = _options(entries, request)
     if request.data_dir is not None and not any(task.info.data_dir for task in tasks):
         names = ", ".join(task.id for task in tasks)
@@ -99,10 +100,11 @@ def make_plan(request: Request, machine: str) -> Plan:
         if not any(p == pattern for p, _ in wanted):
             continue
         served = [t for t in tasks if pattern in t.info.backbones]
-        if request.tasks:
-            notes += [
-                f"task {t.id} has no {pattern} slots: left out" for t in tasks if t not in served
-            ]
+        notes += [
+            f"task {t.id} has no {pattern} slots: left out"
+            for t in tasks
+            if t in named and t not in served
+        ]
         served_patterns.append(pattern)
         if "quality" in request.measures:
             cells += _quality_cells(request, scale, pattern, lineup, served, options)
@@ -212,6 +214,17 @@ def _scale(name: str) -> Scale:
         return Scale(name)
     except ValueError:
         raise UsageError(f"unknown scale {name!r}; choose from {', '.join(Scale)}") from None
+
+
+def _tasks(
+    names: Sequence[str], named: Sequence[Entry[TaskInfo]], scale: Scale
+) -> list[Entry[TaskInfo]]:
+    """The tasks asked for, without names all that are no probes; those that nobody named are left
+    out where they lack the scale.
+    """
+    asked = named_tasks(names) or [info.id for info in TASKS.infos() if not info.probe]
+    entries = [TASKS.resolve(name) for name in asked]
+    return [entry for entry in entries if scale in entry.info.scales or entry in named]
 
 
 def _patterns(names: Sequence[str]) -> list[Pattern]:

@@ -70,7 +70,9 @@ def run(
     pattern: Patterns = ALL,
     task: Annotated[
         list[str] | None,
-        typer.Option("--task", "-t", help="Task id; default: all with slots of the pattern."),
+        typer.Option(
+            "--task", "-t", help="Task id, probes or all; default: all tasks that are no probes."
+        ),
     ] = None,
     scale: Annotated[str, typer.Option(help="tiny, small, base or paper.")] = "small",
     seeds: Annotated[int, typer.Option(help="Training seeds (and processes for speed).")] = 3,
@@ -233,7 +235,7 @@ def leaderboard(
     pattern: Patterns = ALL,
     task: Annotated[
         list[str] | None,
-        typer.Option("--task", "-t", help="Rank by these tasks alone."),
+        typer.Option("--task", "-t", help="Rank by these tasks alone (ids, probes or all)."),
     ] = None,
     scale: Annotated[
         str | None,

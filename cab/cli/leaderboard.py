@@ -15,7 +15,7 @@ from cab.cli.sheet import Sheet
 from cab.errors import UnknownEntryError, UsageError
 from cab.info import Grade, Scale
 from cab.patterns import Pattern
-from cab.registries import TASKS
+from cab.registries import TASKS, named_tasks
 
 if TYPE_CHECKING:
     from cab.scoring.quality import QualityBoard
@@ -61,6 +61,7 @@ def leaderboard_command(
     if grade is not None and grade not in list(Grade):
         raise UsageError(f"unknown grade {grade!r}; choose from {', '.join(Grade)}")
     chosen = list(Pattern) if "all" in patterns else [Pattern.parse(p) for p in patterns]
+    tasks = named_tasks(tasks) if published is None else tasks
     if published is not None:
         if scale or device or grade or metric != BY_INDEX:
             raise UsageError("--published takes --pattern, --task, --sort and --format alone")

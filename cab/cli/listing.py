@@ -43,9 +43,14 @@ def print_support() -> None:
 
 
 def print_tasks() -> None:
-    """Ids, patterns, scales, metrics, titles."""
+    """Ids, patterns, scales, metrics, titles; probes last."""
     shown = table("id", "patterns", "scales", "first metric", "title")
-    for info in TASKS.infos():
+    probes = 0
+    for info in sorted(TASKS.infos(), key=lambda info: (info.probe, info.id)):
+        if info.probe and not probes:
+            shown.add_section()
+            shown.add_row("[bold]probes[/bold]", "", "", "", "[dim]cab run --task probes[/dim]")
+        probes += info.probe
         shown.add_row(
             info.id,
             " ".join(p.abbreviation for p in Pattern if p in info.backbones),

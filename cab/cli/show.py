@@ -79,3 +79,8 @@ def _show_task(info: TaskInfo) -> None:
         mark = "" if metric.headline else " [dim](not in the index)[/dim]"
         metrics.add_row(metric.name, metric.unit, better, escape(metric.help) + mark)
     console.print(metrics)
+    if info.references:
+        lines = table("reference", "of", "meaning", title="\nReferences")
+        for line in info.references:
+            lines.add_row(line.name, line.metric, escape(line.help))
+        console.print(lines)

@@ -22,6 +22,7 @@ from cab.scoring.quality import (
     Standing,
     scores,
 )
+from cab.scoring.reference_lines import reference_lines
 from cab.scoring.results import Results
 from cab.scoring.task_scores import BASELINE
 
@@ -229,6 +230,8 @@ def metric_sheets(
 ) -> list[Sheet]:
     """Raw scores of one metric, a sheet for every task that reports it."""
     table = scores(results, pattern, scale, device)
+    if metric not in set(table["metric"]):
+        table = scores(results, pattern, scale, device, phase="analysis")
     table = table[table["metric"] == metric]
     sheets = []
     for task in sorted(str(name) for name in table["task"].unique()):
@@ -256,8 +259,13 @@ def metric_sheets(
             "pattern": pattern, "scale": scale, "device": device, "task": task, "metric": metric,
         }  # fmt: skip
         title = f"{pattern}, {metric} {arrow} on {task} ({scale}, {device})"
-        notes = ("mean ± half of the 95 % interval over seeds",)
-        sheets.append(Sheet(title, columns, lines, about, notes))
+        notes = ["mean ± half of the 95 % interval over seeds"]
+        notes += [
+            f"{line.name}: {plus_minus(line.value)}"
+            for line in reference_lines(results, pattern, scale, device, task)
+            if line.metric == metric
+        ]
+        sheets.append(Sheet(title, columns, lines, about, tuple(notes)))
     return sheets
 
 
@@ -313,6 +321,8 @@ def tracks_sheet(boards: Mapping[tuple[str, str], Mapping[str, QualityBoard]]) -
 def board_notes(board: QualityBoard) -> list[str]:
     """What a reader must know beside the standings."""
     notes = [left_out_words(found) for found in board.left_out]
+    if board.probes:
+        notes.append(f"probes are ranked on their own (--task probes): {', '.join(board.probes)}")
     if len(board.tasks) in (2, 3):
         notes.append(
             f"{len(board.tasks)} tasks say little about other tasks: the 95 % interval is wide for "

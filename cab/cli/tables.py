@@ -13,6 +13,7 @@ from cab.registries import TASKS
 from cab.scoring.efficiency import CostPoint, cost_points
 from cab.scoring.intervals import Interval, mean_interval
 from cab.scoring.quality import QualityBoard, quality_board, scores
+from cab.scoring.reference_lines import reference_lines
 from cab.scoring.results import Results
 
 
@@ -24,8 +25,11 @@ def headline_metrics() -> dict[str, list[str]]:
 def board(
     results: Results, pattern: str, scale: str, device: str, tasks: Collection[str] = ()
 ) -> QualityBoard:
-    """Standings by the registered tasks' headline metrics, over some tasks or (none named) all."""
-    return quality_board(results, pattern, scale, device, headline_metrics(), tasks)
+    """Standings by the registered tasks' headline metrics, over some tasks or (none named) all
+    but probes.
+    """
+    probes = [info.id for info in TASKS.infos() if info.probe]
+    return quality_board(results, pattern, scale, device, headline_metrics(), tasks, probes)
 
 
 def score_table(
@@ -41,6 +45,7 @@ def score_table(
     for task in sorted(rows["task"].unique()):
         shown.add_row(f"[bold]{task}[/bold]")
         part = rows[rows["task"] == task]
+        references = reference_lines(results, pattern, scale, device, str(task))
         for metric in _metric_order(infos.get(task), list(part["metric"].unique())):
             cells = part[part["metric"] == metric]
             higher = bool(cells["higher_is_better"].iloc[0])
@@ -54,6 +59,9 @@ def score_table(
                 for i, v in enumerate(values)
             )
             shown.add_row(f"  {metric} {'↑' if higher else '↓'}", *marked)
+            for line in references:
+                if line.metric == metric:
+                    shown.add_row(f"[dim]    {line.name}: {plus_minus(line.value)}[/dim]")
     return shown
 
 

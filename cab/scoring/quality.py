@@ -98,6 +98,8 @@ class QualityBoard:
     """Tasks that do not measure attention here, with their numbers"""
     unjudged: list[str] = field(default_factory=list)
     """Tasks that count although there are too few seeds to tell whether they should"""
+    probes: list[str] = field(default_factory=list)
+    """Measured probes, which do not count beside other tasks"""
     scores: TaskScores = field(default_factory=lambda: TaskScores((), (), {}, {}))
     """What the standings are made of, tasks that are left out not among it"""
     pairs: Pairs | None = None
@@ -132,11 +134,15 @@ class QualityBoard:
 
 
 def scores(
-    results: Results, pattern: str | None = None, scale: str | None = None, device: str = ""
+    results: Results,
+    pattern: str | None = None,
+    scale: str | None = None,
+    device: str = "",
+    phase: str = "eval",
 ) -> pd.DataFrame:
-    """Test scores: one row per entry, task, metric and seed."""
+    """Test scores: one row per entry, task, metric and seed; or analyses of the trained models."""
     rows = results.select(kind="quality", pattern=pattern, scale=scale, device=device or None)
-    rows = rows[(rows["status"] == "ok") & (rows["phase"] == "eval")]
+    rows = rows[(rows["status"] == "ok") & (rows["phase"] == phase)]
     metrics = rows["metric"].unique()
     tests = [metric for metric in metrics if not str(metric).startswith("validation_")]
     return rows[rows["metric"].isin(tests)]
@@ -149,6 +155,7 @@ def quality_board(
     device: str,
     headline: Mapping[str, list[str]],
     tasks: Collection[str] = (),
+    probes: Collection[str] = (),
 ) -> QualityBoard:
     """Rank the entries of a pattern.
 
@@ -158,11 +165,18 @@ def quality_board(
         scale: track.
         device: cpu or cuda.
         headline: names of the headline metrics by task id, the first one decides discrimination.
-        tasks: those to rank by; none named: all.
+        tasks: those to rank by; none named: all but probes, or the probes where nothing else was
+            measured.
+        probes: tasks that isolate one ability on a problem with a known ceiling. Ratios of errors
+            are so large there that a mean with other tasks would be about them alone.
     """
     table = _headline(scores(results, pattern, scale, device), headline)
+    aside: list[str] = []
     if tasks:
         table = table[table["task"].isin(list(tasks))]
+    elif not table["task"].isin(list(probes)).all():
+        aside = sorted(set(table["task"].astype(str)) & set(probes))
+        table = table[~table["task"].isin(aside)]
     left_out, unjudged, kept = [], [], []
     for task in sorted(str(name) for name in table["task"].unique()):
         part = table[table["task"] == task]
@@ -183,7 +197,7 @@ def quality_board(
         for entry, attention, grade in origins.itertuples(index=False)
     ]
     ranked, pairs = _ranked(standings, ranked_by)
-    return QualityBoard(ranked, kept, left_out, unjudged, ranked_by, pairs)
+    return QualityBoard(ranked, kept, left_out, unjudged, aside, ranked_by, pairs)
 
 
 def _headline(table: pd.DataFrame, headline: Mapping[str, list[str]]) -> pd.DataFrame:

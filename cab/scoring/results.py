@@ -72,19 +72,19 @@ def load_results(store: ResultStore, defaults: dict[str, dict[str, Any]] | None 
 
 
 def load_scores(store: ResultStore, defaults: dict[str, dict[str, Any]] | None = None) -> Results:
-    """The current test scores and failures alone, words as categories: what ranking by quality
-    needs, at a fraction of the time and memory of `load_results`.
+    """The current test scores, references, analyses and failures alone, words as categories: what
+    ranking by quality needs, at a fraction of the time and memory of `load_results`.
     """
     table = store.read(_SCORE_COLUMNS, ["quality"], dictionaries=True, keep=_scored)
     return current(table.to_pandas(ignore_metadata=True), defaults)
 
 
 def _scored(table: pa.Table) -> NDArray[np.bool_]:
-    """Test scores, and the ends of failed cells; validation scores, and curves and times of
-    training, decide nothing.
+    """Test scores with what they are read against and analyses, and the ends of failed cells;
+    validation scores, and curves and times of training, decide nothing.
     """
     phase, metric = _Words.of(table["phase"]), _Words.of(table["metric"])
-    scored = phase.are(lambda word: word == "eval")
+    scored = phase.are(lambda word: word in ("eval", "reference", "analysis"))
     scored &= ~metric.are(lambda word: word.startswith("validation_"))
     return scored | _failed(table)
 
