@@ -1,6 +1,12 @@
-"""The backbone ``direct``: the mechanism itself, with the pairs as its keys and values."""
+"""The backbones: a mechanism with the pairs as its keys and values, bare or between projections.
+
+Both read a batch of ``queries``, ``keys`` and ``values`` (each (B, length, d)) and predict its
+``targets``.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,55 +18,94 @@ from tasks.test_time_regression.problem import Problem
 class Direct(nn.Module):
     """One head without projections: what is measured is the mechanism's own rule of prediction."""
 
-    place: Tensor
-    """Empty; tells the device of a model that may have no parameter."""
-
     def __init__(self, slots: Slots, pattern: Pattern, dim: int, max_length: int) -> None:
         super().__init__()
         self.core = slots(pattern, heads=1, head_dim=dim, max_length=max_length, embed_dim=dim)
-        self.register_buffer("place", torch.empty(0), persistent=False)
 
     def forward(self, batch: Batch) -> Tensor:
         """Predictions (B, Lq, d) of the batch's targets."""
         queries, keys, values = batch["queries"], batch["keys"], batch["values"]
-        mask = batch.get("key_mask")
-        context = AttentionContext(
-            query_mask=None if self.core.pattern.cross else mask,
-            key_mask=mask,
-            query_input=queries,
-            key_input=keys,
-        )
+        context = AttentionContext(query_input=queries, key_input=keys)
         return self.core(queries[:, None], keys[:, None], values[:, None], context)[:, 0]
+
+
+class DirectSweep(nn.Module):
+    """A `Direct` per dimension; a batch goes to the one of its width."""
+
+    place: Tensor
+    """Empty; tells the device of a model that may have no parameter."""
+
+    def __init__(
+        self, slots: Slots, pattern: Pattern, dims: Sequence[int], max_length: int
+    ) -> None:
+        super().__init__()
+        self.by_dim = nn.ModuleDict({str(d): Direct(slots, pattern, d, max_length) for d in dims})
+        self.register_buffer("place", torch.empty(0), persistent=False)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """See `Direct.forward`."""
+        return self.by_dim[str(batch["queries"].shape[-1])](batch)
+
+
+class Projected(nn.Module):
+    """One layer of several heads with trained projections, without bias, norm or residual.
+
+    It starts as the average of bare mechanisms of different temperature: W_v and W_o are
+    identities, W_q = W_k is orthogonal times a factor per head (which breaks the symmetry between
+    heads). This start favours mechanisms that compare queries with keys; it is the same for all.
+    """
+
+    def __init__(
+        self, slots: Slots, pattern: Pattern, dim: int, heads: int, max_length: int
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(dim, heads * dim, bias=False)
+        self.key = nn.Linear(dim, heads * dim, bias=False)
+        self.value = nn.Linear(dim, heads * dim, bias=False)
+        self.output = nn.Linear(heads * dim, dim, bias=False)
+        self.core = slots(pattern, heads=heads, head_dim=dim, max_length=max_length, embed_dim=dim)
+        self._start(dim)
+
+    @torch.no_grad()
+    def _start(self, dim: int) -> None:
+        for head, weight in enumerate(self.query.weight.split(dim)):
+            # Logits times 1/2, 1, 2, ...
+            nn.init.orthogonal_(weight).mul_(2 ** ((head - 1) / 2))
+        self.key.weight.copy_(self.query.weight)
+        self.value.weight.copy_(torch.eye(dim).repeat(self.heads, 1))
+        self.output.weight.copy_(torch.eye(dim).repeat(1, self.heads) / self.heads)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Predictions (B, Lq, d) of the batch's targets."""
+        queries, keys = batch["queries"], batch["keys"]
+        context = AttentionContext(query_input=queries, key_input=keys)
+        mixed = self.core(
+            self._split(self.query(queries)),
+            self._split(self.key(keys)),
+            self._split(self.value(batch["values"])),
+            context,
+        )
+        return self.output(mixed.transpose(1, 2).flatten(2))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 def stream_batch(problem: Problem) -> dict[str, Tensor]:
     """Causal self attention over the stream: predict y_i from the pairs j < i.
 
-    Keys and values are the pairs shifted by one, k_j = x_{j-1} and v_j = y_{j-1}, so that the
-    ordinary causal mask j <= i shows query i exactly the pairs before it. Position 0 has no pair:
-    its key is masked and its output is not scored.
+    Keys and values are the pairs one position earlier than the queries, so that the ordinary causal
+    mask shows query x_i exactly the pairs before it. The first target, which has none, is left out.
     """
-    keys, values = problem.x.roll(1, 1), problem.y.roll(1, 1)
-    keys[:, 0] = 0.0
-    values[:, 0] = 0.0
-    seen = problem.x.new_ones(problem.x.shape[:2]).bool()
-    seen[:, 0] = False
     return {
-        "queries": problem.x,
-        "keys": keys,
-        "values": values,
-        "key_mask": seen,
-        "targets": problem.y,
-        "scored": seen,
+        "queries": problem.x[:, 1:],
+        "keys": problem.x[:, :-1],
+        "values": problem.y[:, :-1],
+        "targets": problem.y[:, 1:],
     }
 
 
 def source_batch(problem: Problem, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
     """Cross attention: the source holds all pairs, the queries are fresh inputs."""
-    return {
-        "queries": inputs,
-        "keys": problem.x,
-        "values": problem.y,
-        "targets": targets,
-        "scored": inputs.new_ones(inputs.shape[:2]).bool(),
-    }
+    return {"queries": inputs, "keys": problem.x, "values": problem.y, "targets": targets}

@@ -1,4 +1,4 @@
-"""Piecewise linear regression problems, and the predictors that bound them.
+"""Piecewise linear regression problems.
 
 A problem is a stream of L pairs (x, y) in R^d in segments of S pairs. For every segment s
 
@@ -86,33 +86,3 @@ def _inputs(centres: Tensor, generator: torch.Generator) -> Tensor:
     noise = torch.randn(centres.shape, generator=generator)
     x = centres + SPREAD * noise
     return x * (x.shape[-1] ** 0.5 / x.norm(dim=-1, keepdim=True))
-
-
-def oracle_stream(problem: Problem, ridge: float = 1e-10) -> Tensor:
-    """(B, L, d) predictions of y_i from the pairs before i of the *same* segment.
-
-    Least squares that is told where segments begin; minimum norm (up to ``ridge``, in float64)
-    while it has fewer than d pairs, zero at a segment's first pair. Its error vanishes as soon as
-    a segment has shown d pairs, so no predictor of the stream can do better after that.
-    """
-    x, y = problem.by_segment(problem.x), problem.by_segment(problem.y)
-    gram = torch.einsum("bnti,bntj->bntij", x, x).cumsum(2).roll(1, 2)
-    moment = torch.einsum("bnti,bntj->bntij", y, x).cumsum(2).roll(1, 2)
-    gram[:, :, 0] = 0.0
-    moment[:, :, 0] = 0.0
-    gram.diagonal(dim1=-2, dim2=-1).add_(ridge)
-    coefficients = torch.linalg.solve(gram, x[..., None])
-    return (moment @ coefficients).squeeze(-1).flatten(1, 2).to(problem.x.dtype)
-
-
-def oracle_queries(
-    problem: Problem, inputs: Tensor, chosen: Tensor, ridge: float = 1e-10
-) -> Tensor:
-    """(B, Lq, d) predictions at ``inputs`` by least squares on all pairs of their segment."""
-    x, y = problem.by_segment(problem.x), problem.by_segment(problem.y)
-    gram = x.transpose(-1, -2) @ x
-    gram.diagonal(dim1=-2, dim2=-1).add_(ridge)
-    fitted = torch.linalg.solve(gram, x.transpose(-1, -2) @ y)
-    row = torch.arange(len(inputs))[:, None]
-    predicted = torch.einsum("bqji,bqj->bqi", fitted[row, chosen], inputs.double())
-    return predicted.to(inputs.dtype)

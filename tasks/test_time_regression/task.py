@@ -1,11 +1,10 @@
-"""The task ``test-time-regression``."""
+"""The task ``test-time-regression``: the bare mechanism, and a sweep of segments and dimensions."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import astuple, dataclass
-from pathlib import Path
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,47 +15,48 @@ from cab import (
     Metric,
     Pattern,
     Recipe,
+    Reference,
     Scale,
     Slots,
-    Task,
     TaskInfo,
     register_task,
 )
-from cab.errors import UsageError
 from cab.task_contract import Split
 from tasks import pictures
-from tasks.test_time_regression.model import Direct, source_batch, stream_batch
-from tasks.test_time_regression.problem import SPREAD, draw_problem, draw_queries
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Sizes of one scale."""
-
-    length: int
-    """Pairs per problem L."""
-    segment: int
-    """Pairs per segment S."""
-    dim: int
-    queries: int
-    """Queries per problem in cross patterns."""
-    problems: int
-    """Problems of one evaluation."""
-    steps: int
-    """Training steps, taken only where the mechanism has parameters."""
-    batch_size: int
-
+from tasks.test_time_regression.model import DirectSweep
+from tasks.test_time_regression.regression_task import (
+    EVALUATION_SEED,
+    Case,
+    RegressionTask,
+    Setting,
+    closed_form_errors,
+    device_of,
+    model_errors,
+    scores_by_place,
+)
 
 SETTINGS = {
     Scale.TINY: Setting(128, 32, 8, 64, problems=32, steps=20, batch_size=1),
     Scale.SMALL: Setting(1024, 256, 16, 256, problems=32, steps=100, batch_size=1),
+    Scale.BASE: Setting(4096, 512, 64, 1024, problems=64, steps=200, batch_size=4),
 }
 
-# Far from the small seeds of training streams, so that no evaluated problem was trained on.
-EVALUATION_SEED = {"validation": 1_000_000, "test": 2_000_000}
 
-PROBLEMS_AT_ONCE = 8
-"""Evaluation runs in parts, to bound the memory of mechanisms that hold d^2 numbers per key."""
+@dataclass(frozen=True)
+class Sweep:
+    """A grid of segment lengths and dimensions."""
+
+    segments: tuple[int, ...]
+    dims: tuple[int, ...]
+    problems: int
+    """Per cell of the grid."""
+
+
+SWEEPS = {
+    Scale.TINY: Sweep((32, 64), (8, 16), problems=2),
+    Scale.SMALL: Sweep((32, 64, 128, 256), (8, 16, 32, 64), problems=8),
+    Scale.BASE: Sweep((32, 64, 128, 256), (8, 16, 32, 64), problems=16),
+}
 
 
 @register_task(
@@ -66,10 +66,12 @@ PROBLEMS_AT_ONCE = 8
         description=(
             "Predict y = W_s x from the (x, y) pairs in context, where the map W_s changes from "
             "segment to segment. The mechanism is applied directly, without projections; only "
-            "parameters of its own (a ridge, say) are trained, for a moment. The seed draws the "
-            "problems: L = 1024 pairs in segments of 256 in 16 dimensions at scale small, "
-            "L = 128 in segments of 32 in 8 at tiny. Causal self: each target of the stream from "
-            "the pairs before it. Cross: fresh queries from all pairs."
+            "parameters of its own (a ridge, say) are trained, for a moment, in a module per "
+            "dimension. The seed draws the problems: L = 1024 pairs in segments of 256 in 16 "
+            "dimensions at scale small, L = 128 in segments of 32 in 8 at tiny, L = 4096 in "
+            "segments of 512 in 64 at base; the sweep keeps L (tiny: up to 64 and 16). Causal "
+            "self: each target of the stream from the pairs before it. Cross: fresh queries from "
+            "all pairs."
         ),
         backbones={
             Pattern.CAUSAL_SELF: "direct",
@@ -83,36 +85,104 @@ PROBLEMS_AT_ONCE = 8
                 higher_is_better=False,
                 help="squared error per output dimension; predicting zero scores 1",
             ),
+            Metric(
+                name="mse_first_segment",
+                unit="1",
+                higher_is_better=False,
+                help="in the first segment of a stream, where there is one map yet",
+                headline=False,
+            ),
+            Metric(
+                name="mse_early",
+                unit="1",
+                higher_is_better=False,
+                help="in the first quarter of every segment of a stream after the first",
+                headline=False,
+            ),
+            Metric(
+                name="mse_late",
+                unit="1",
+                higher_is_better=False,
+                help="in the last quarter of every segment of a stream after the first",
+                headline=False,
+            ),
+            *tuple(
+                Metric(
+                    name=f"mse_s{segment}_d{dim}",
+                    unit="1",
+                    higher_is_better=False,
+                    help=f"segments of {segment} pairs in {dim} dimensions",
+                    headline=False,
+                )
+                for dim in (8, 16, 32, 64)
+                for segment in (32, 64, 128, 256)
+            ),
         ),
-        scales=(Scale.TINY, Scale.SMALL),
+        references=(
+            Reference("zero", metric="mse", help="predicting zero; 1 in expectation"),
+            Reference(
+                "oracle-least-squares",
+                metric="mse",
+                help="least squares on the pairs of the query's own segment: what a predictor that "
+                "knows where segments begin can reach",
+            ),
+            Reference(
+                "mesa",
+                metric="mse",
+                help="ridge regression on all pairs seen (ridge 0.01): the Mesa layer in closed "
+                "form",
+            ),
+            *tuple(
+                Reference(f"{name}-{place}", metric=metric, help=f"{name}, {where}")
+                for name in ("oracle-least-squares", "mesa")
+                for place, metric, where in (
+                    ("first-segment", "mse_first_segment", "in the first segment"),
+                    ("early", "mse_early", "early in segments after the first"),
+                    ("late", "mse_late", "late in segments after the first"),
+                )
+            ),
+            *tuple(
+                Reference(
+                    f"{name}-s{segment}-d{dim}",
+                    metric=f"mse_s{segment}_d{dim}",
+                    help=f"{name}, segments of {segment} pairs in {dim} dimensions",
+                )
+                for name in ("oracle-least-squares", "mesa")
+                for dim in (8, 16, 32, 64)
+                for segment in (32, 64, 128, 256)
+            ),
+        ),
+        scales=(Scale.TINY, Scale.SMALL, Scale.BASE),
         dataset="generated",
         paper="Zuo et al., Local Linear Attention (test-time regression experiment)",
         url="https://arxiv.org/abs/2510.01450",
+        probe=True,
     )
 )
-class TestTimeRegression(Task):
+class TestTimeRegression(RegressionTask):
     """Regression in context by the bare mechanism.
 
     With the control ``none`` a causal self slot repeats the previous target and a cross slot
     predicts zero.
+
+    A mechanism is built for one head dimension, so the sweep needs a module per dimension. All of
+    them train together, each on streams of its dimension with the default segment length; the
+    segment lengths of the sweep are not trained on.
     """
 
     __test__ = False  # its name looks like a test case to pytest
 
-    # The backbone has no parameters that a share could be taken of.
-    parameter_budget: ClassVar[float | None] = None
+    settings = SETTINGS
 
-    def __init__(self, pattern: Pattern, scale: Scale, data_dir: Path | None = None) -> None:
-        super().__init__(pattern, scale, data_dir)
-        if data_dir is not None:
-            raise UsageError(f"task {self.info.id!r} generates its problems; it reads no data_dir")
-        self.setting = SETTINGS[scale]
+    @property
+    def sweep(self) -> Sweep:
+        """The grid at this scale."""
+        return SWEEPS[self.scale]
 
     @property
     def data_hash(self) -> str:
-        """Hash of the generator's settings."""
-        text = f"piecewise-linear {SPREAD} {astuple(self.setting)}"
-        return hashlib.sha256(text.encode()).hexdigest()
+        """Hash of the generator's settings, the sweep's among them."""
+        return hashlib.sha256(f"{super().data_hash} {astuple(self.sweep)}".encode()).hexdigest()
 
     @property
     def recipe(self) -> Recipe:
@@ -126,78 +196,84 @@ class TestTimeRegression(Task):
             evaluations=2,
         )
 
-    def length(self) -> tuple[int, int]:
-        """Queries and keys of one problem."""
-        setting = self.setting
-        return (setting.queries if self.pattern.cross else setting.length), setting.length
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Dimensions with a module: the headline's first, then the sweep's others."""
+        own = self.setting.dim
+        return own, *(dim for dim in self.sweep.dims if dim != own)
 
     def build(self, slots: Slots) -> nn.Module:
-        """The bare mechanism."""
-        return Direct(slots, self.pattern, self.setting.dim, self.setting.length)
-
-    def draw(self, problems: int, generator: torch.Generator) -> Batch:
-        """A batch of fresh problems in the form that the pattern needs."""
-        setting = self.setting
-        problem = draw_problem(problems, setting.length, setting.segment, setting.dim, generator)
-        if not self.pattern.cross:
-            return stream_batch(problem)
-        inputs, targets, _ = draw_queries(problem, setting.queries, generator)
-        return source_batch(problem, inputs, targets)
+        """The bare mechanism, once per dimension."""
+        return DirectSweep(slots, self.pattern, self.dims, self.setting.length)
 
     def training_batch(self, generator: torch.Generator) -> Batch:
-        """Fresh problems; none is ever seen twice."""
-        return self.draw(self.setting.batch_size, generator)
+        """Fresh problems of every dimension d, their tensors named ``d.queries`` and so on."""
+        return {
+            f"{dim}.{name}": tensor
+            for dim in self.dims
+            for name, tensor in self.draw(self.setting.batch_size, generator, dim=dim).batch.items()
+        }
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Mean squared error of the scored predictions."""
-        return _squared_errors(model, batch).mean()
+        """Mean squared errors, summed over dimensions, which share no parameter."""
+        losses = []
+        for dim in self.dims:
+            prefix = f"{dim}."
+            part = {
+                name.removeprefix(prefix): tensor
+                for name, tensor in batch.items()
+                if name.startswith(prefix)
+            }
+            losses.append(super().loss(model, part))
+        return torch.stack(losses).sum()
 
     def evaluate(self, model: nn.Module, split: Split, seed: int) -> dict[str, float]:
-        """``mse`` over problems drawn from (split, seed)."""
-        generator = torch.Generator().manual_seed(EVALUATION_SEED[split] + seed)
-        assert isinstance(model, Direct)
-        errors = []
-        for start in range(0, self.setting.problems, PROBLEMS_AT_ONCE):
-            count = min(PROBLEMS_AT_ONCE, self.setting.problems - start)
-            batch = self.draw(count, generator)
-            batch = {name: tensor.to(model.place.device) for name, tensor in batch.items()}
-            errors.append(_squared_errors(model, batch))
-        return {"mse": torch.cat(errors).mean().item()}
+        """The headline with its parts, and every cell of the sweep."""
+        scores = super().evaluate(model, split, seed)
+        device = device_of(model)
+        for segment, dim, case in self.sweep_cases(split, seed):
+            errors = model_errors(model, case, device)
+            scores[f"mse_s{segment}_d{dim}"] = self._mean(errors, segment)
+        return scores
+
+    def references(self, seed: int) -> dict[str, float]:
+        """See `RegressionTask.references`; ``mesa-s32-d8`` is the value of ``mse_s32_d8``."""
+        values = super().references(seed)
+        for segment, dim, case in self.sweep_cases("test", seed):
+            errors = closed_form_errors(case)
+            for name in ("oracle-least-squares", "mesa"):
+                values[f"{name}-s{segment}-d{dim}"] = self._mean(errors[name], segment)
+        return values
+
+    def sweep_cases(self, split: Split, seed: int) -> Iterator[tuple[int, int, Case]]:
+        """Segment length, dimension and problems of every cell of the sweep."""
+        # Another stream than the headline's, which a change of the sweep must not move.
+        generator = torch.Generator().manual_seed(EVALUATION_SEED[split] + 500_000 + seed)
+        for dim in self.sweep.dims:
+            for segment in self.sweep.segments:
+                yield segment, dim, self.draw(self.sweep.problems, generator, segment, dim)
 
     def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
-        """How the errors are spread over problems, and in self attention over positions."""
-        generator = torch.Generator().manual_seed(EVALUATION_SEED["test"] + seed)
-        assert isinstance(model, Direct)
-        drawn = self.draw(PROBLEMS_AT_ONCE, generator)
-        batch = {name: tensor.to(model.place.device) for name, tensor in drawn.items()}
-        scored = batch["scored"].expand(batch["targets"].shape[:2])
-        errors = (model(batch) - batch["targets"]).square().mean(-1).masked_fill(~scored, 0.0)
-        of_problem = (errors.sum(1) / scored.sum(1)).sort().values
-        charts = [
-            pictures.lines(
-                "errors-by-problem",
-                f"Mean squared error of {len(of_problem)} test problems, the easiest first.",
-                {"problems": {"error": of_problem.tolist()}},
-                x="problem",
-                y="mse",
-            )
-        ]
-        if not self.pattern.cross:
-            counted = scored.sum(0).clamp(min=1)
-            charts.append(
-                pictures.lines(
-                    "errors-by-position",
-                    "Mean squared error by position; a segment begins every "
-                    f"{self.setting.segment} positions.",
-                    {"positions": {"error": (errors.sum(0) / counted).tolist()}},
-                    x="position",
-                    y="mse",
-                )
-            )
-        return charts
+        """See `RegressionTask.artifacts`; and the sweep."""
+        device = device_of(model)
+        panels: dict[str, dict[str, list[float]]] = {}
+        for segment, dim, case in self.sweep_cases("test", seed):
+            curves = {"error": model_errors(model, case, device), **closed_form_errors(case)}
+            curves.pop("zero")
+            panel = panels.setdefault(f"{dim} dimensions", {name: [] for name in curves})
+            for name, errors in curves.items():
+                panel[name].append(self._mean(errors, segment))
+        first = self.sweep.segments[0].bit_length() - 1
+        chart = pictures.lines(
+            "errors-by-segment-length",
+            "Mean squared error over the sweep, beside least squares that knows the segments and "
+            "ridge regression on all that was seen (Mesa).",
+            panels,
+            x="binary logarithm of the segment length",
+            y="mse",
+            start=dict.fromkeys(next(iter(panels.values())), first),
+        )
+        return [*super().artifacts(model, seed), chart]
 
-
-def _squared_errors(model: nn.Module, batch: Batch) -> Tensor:
-    """Squared errors of the scored positions, (positions, d)."""
-    scored = batch["scored"]
-    return (model(batch)[scored] - batch["targets"][scored]).square()
+    def _mean(self, errors: Tensor, segment: int) -> float:
+        return scores_by_place(errors, segment, stream=not self.pattern.cross)["mse"]

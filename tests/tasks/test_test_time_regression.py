@@ -1,27 +1,24 @@
-"""Test-time regression: the generator's distribution, the oracle, the wiring of pairs to slots."""
+"""Test-time regression: the generator's distribution, the wiring of pairs to slots, the sweep."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from attentions.linear_elu import LinearElu
 from attentions.none import NoAttention
 from attentions.softmax import SoftmaxAttention
-from cab import Attention, Pattern, Scale, Slots
+from cab import Attention, Batch, Pattern, Scale, Slots
 from cab.errors import UsageError
-from tasks.test_time_regression.problem import (
-    SPREAD,
-    Problem,
-    draw_problem,
-    draw_queries,
-    oracle_queries,
-    oracle_stream,
-)
+from tasks.test_time_regression.predictors import MESA_RIDGE, ridge_stream
+from tasks.test_time_regression.problem import SPREAD, Problem, draw_problem, draw_queries
+from tasks.test_time_regression.regression_task import scores_by_place
 from tasks.test_time_regression.task import TestTimeRegression
 
 PATTERNS = TestTimeRegression.info.patterns
@@ -102,38 +99,13 @@ def test_fresh_queries_follow_their_segment() -> None:
     assert distance.min().item() > 0
 
 
-def test_the_oracle_is_exact_once_a_segment_has_shown_d_pairs() -> None:
-    drawn = problem(dim=8)
-    error = (oracle_stream(drawn) - drawn.y).square().mean((0, 2)).unflatten(0, (4, 32)).mean(0)
-    assert error[0].item() == pytest.approx(1, abs=0.1), "nothing known: it predicts zero"
-    assert (error[1:9] <= error[:8]).all()
-    assert error[4].item() > 0.01
-    assert error[8:].max().item() < 1e-4
-
-
-def test_the_oracle_is_minimum_norm_least_squares_on_the_segments_past() -> None:
-    drawn = problem(batch=2, segment=8, dim=4)
-    predicted = oracle_stream(drawn)
-    for position in (1, 3, 6, 9, 30):
-        start = position - position % 8
-        x, y = drawn.x[0, start:position].double(), drawn.y[0, start:position].double()
-        expected = drawn.x[0, position].double() @ torch.linalg.pinv(x) @ y
-        torch.testing.assert_close(predicted[0, position].double(), expected, atol=1e-4, rtol=1e-4)
-
-
-def test_the_oracle_knows_every_fresh_query() -> None:
-    drawn = problem(dim=8)
-    inputs, targets, chosen = draw_queries(drawn, 50, generator(1))
-    assert (oracle_queries(drawn, inputs, chosen) - targets).square().mean().item() < 1e-5
-
-
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_batches_are_a_function_of_the_seed(pattern: Pattern) -> None:
     task = TestTimeRegression(pattern, Scale.TINY)
     first, again = (task.training_batch(generator(3)) for _ in range(2))
     other = task.training_batch(generator(4))
     assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not torch.equal(first["keys"], other["keys"])
+    assert all(not torch.equal(first[name], other[name]) for name in first)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -141,7 +113,6 @@ def test_the_seed_and_the_split_draw_the_evaluated_problems(pattern: Pattern) ->
     task = TestTimeRegression(pattern, Scale.TINY)
     model = model_of(task, SoftmaxAttention)
     score = task.evaluate(model, "test", 0)
-    assert set(score) == {metric.name for metric in task.info.metrics}
     assert task.evaluate(model, "test", 0) == score
     assert task.evaluate(model, "test", 1) != score
     assert task.evaluate(model, "validation", 0) != score
@@ -149,19 +120,18 @@ def test_the_seed_and_the_split_draw_the_evaluated_problems(pattern: Pattern) ->
 
 def test_query_i_sees_exactly_the_pairs_before_it() -> None:
     task = TestTimeRegression(Pattern.CAUSAL_SELF, Scale.TINY)
-    batch = task.draw(2, generator())
-    predicted = model_of(task, SoftmaxAttention)(batch)
-    x, y = batch["queries"][1], batch["targets"][1]
-    assert not batch["scored"][:, 0].any()
-    assert batch["scored"][:, 1:].all()
+    case = task.draw(2, generator())
+    predicted = model_of(task, SoftmaxAttention)(case.batch)
+    x, y = case.problem.x[1], case.problem.y[1]
+    assert predicted.shape[1] == len(x) - 1
     for i in range(1, len(x)):
         weights = torch.softmax(x[:i] @ x[i] / math.sqrt(task.setting.dim), dim=0)
-        torch.testing.assert_close(predicted[1, i], weights @ y[:i], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(predicted[1, i - 1], weights @ y[:i], atol=1e-5, rtol=1e-4)
 
 
 def test_cross_queries_see_the_whole_source() -> None:
     task = TestTimeRegression(Pattern.CAUSAL_CROSS, Scale.TINY)
-    batch = task.draw(2, generator())
+    batch = task.draw(2, generator()).batch
     predicted = model_of(task, SoftmaxAttention)(batch)
     scores = batch["queries"] @ batch["keys"].transpose(1, 2) / math.sqrt(task.setting.dim)
     torch.testing.assert_close(predicted, scores.softmax(-1) @ batch["values"])
@@ -169,13 +139,12 @@ def test_cross_queries_see_the_whole_source() -> None:
 
 def test_no_attention_repeats_the_last_target_or_predicts_zero() -> None:
     stream = TestTimeRegression(Pattern.CAUSAL_SELF, Scale.TINY)
-    batch = stream.draw(2, generator())
-    predicted = model_of(stream, NoAttention)(batch)
-    torch.testing.assert_close(predicted[:, 1:], batch["targets"][:, :-1])
+    case = stream.draw(2, generator())
+    torch.testing.assert_close(model_of(stream, NoAttention)(case.batch), case.problem.y[:, :-1])
     cross = TestTimeRegression(Pattern.NONCAUSAL_CROSS, Scale.TINY)
-    assert not model_of(cross, NoAttention)(cross.draw(2, generator())).any()
+    assert not model_of(cross, NoAttention)(cross.draw(2, generator()).batch).any()
     score = cross.evaluate(model_of(cross, NoAttention), "test", 0)
-    assert score["mse"] == pytest.approx(1, abs=0.1)
+    assert score["mse"] == pytest.approx(cross.references(0)["zero"])
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -197,6 +166,54 @@ def test_the_backbone_has_no_parameters_of_its_own(attention: type[Attention]) -
     assert task.parameter_budget is None
 
 
+@pytest.mark.parametrize("pattern", [Pattern.CAUSAL_SELF, Pattern.NONCAUSAL_CROSS])
+def test_the_sweep_has_a_score_and_its_references_for_every_cell(pattern: Pattern) -> None:
+    task = TestTimeRegression(pattern, Scale.SMALL)
+    task.setting = replace(task.setting, length=512, queries=64, problems=8)
+    scores = task.evaluate(model_of(task, SoftmaxAttention), "test", 0)
+    declared = {metric.name for metric in task.info.metrics}
+    places = {"mse_first_segment", "mse_early", "mse_late"}
+    assert set(scores) == declared - (places if pattern.cross else set())
+    references = task.references(0)
+    measured = {r.name for r in task.info.references if r.metric in scores}
+    assert set(references) == measured
+    for name, value in references.items():
+        metric = next(r.metric for r in task.info.references if r.name == name)
+        if name.startswith("oracle"):
+            assert value < scores[metric]
+
+
+def test_references_are_scored_on_the_evaluated_problems() -> None:
+    """A model that predicts as a reference does has the reference's score."""
+    task = TestTimeRegression(Pattern.CAUSAL_SELF, Scale.TINY)
+
+    class Mesa(torch.nn.Module):
+        def forward(self, batch: Batch) -> Tensor:
+            last = batch["queries"][:, -1:]
+            x = torch.cat([batch["keys"], last], 1)
+            y = torch.cat([batch["values"], torch.zeros_like(last)], 1)
+            return ridge_stream(x, y, MESA_RIDGE)[:, 1:].float()
+
+    scores, references = task.evaluate(Mesa(), "test", 0), task.references(0)
+    names = {r.name: r.metric for r in task.info.references if r.name.startswith("mesa")}
+    compared = {name: metric for name, metric in names.items() if metric in scores}
+    assert len(compared) == 4 + 4
+    for name, metric in compared.items():
+        assert references[name] == pytest.approx(scores[metric], rel=1e-4)
+
+
+def test_places_of_a_stream() -> None:
+    errors = torch.arange(16.0).repeat(2, 1)
+    scores = scores_by_place(errors, 4, stream=True)
+    assert scores == {
+        "mse": 8.0,
+        "mse_first_segment": 2.0,
+        "mse_early": (4 + 8 + 12) / 3,
+        "mse_late": (7 + 11 + 15) / 3,
+    }
+    assert scores_by_place(errors, 4, stream=False) == {"mse": 7.5}
+
+
 class Scaled(SoftmaxAttention):
     """Softmax attention of the queries times a learned number."""
 
@@ -215,6 +232,7 @@ def test_a_mechanisms_own_parameter_is_trained() -> None:
     optimiser = torch.optim.AdamW(model.parameters(), lr=task.recipe.learning_rate)
     before = task.loss(model, batch)
     before.backward()
+    assert all(p.grad is not None for p in model.parameters()), "one module per dimension"
     optimiser.step()
     assert task.loss(model, batch) < before
 
@@ -222,7 +240,7 @@ def test_a_mechanisms_own_parameter_is_trained() -> None:
 def test_lengths_are_those_of_the_batch() -> None:
     for pattern in PATTERNS:
         task = TestTimeRegression(pattern, Scale.SMALL)
-        batch = task.draw(1, generator())
+        batch = task.draw(1, generator()).batch
         assert task.length() == (batch["queries"].shape[1], batch["keys"].shape[1])
 
 
