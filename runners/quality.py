@@ -7,6 +7,7 @@ order of the data, the dropout masks. Differences can therefore be paired by see
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from cab.artifact import Artifact
 from cab.cell import Cell
 from cab.registries import ATTENTIONS, TASKS
 from cab.schema import Row
+from runners.analysis.analyse import ANALYSES, analyse
 from runners.gate import require_contract
 from runners.outcome import DivergedError, UnsupportedError
 from runners.replicas import joined
@@ -62,6 +64,7 @@ def run_quality(cell: Cell, report: Report) -> None:
     rows = _score_rows(task, template, scores, "test")
     rows += _score_rows(task, template, trained.validation, "validation")
     rows += _reference_rows(task, template, cell.seed)
+    rows += _analysis_rows(template, analyse(task, model, slots.candidates, cell.device))
     rows.append(
         measured(
             template,
@@ -122,6 +125,22 @@ def _reference_rows(task: Task, template: Row, seed: int) -> list[Row]:
             )
         )
     return rows
+
+
+def _analysis_rows(template: Row, found: Mapping[str, float]) -> list[Row]:
+    """Analyses describe; one that is not a number is left out."""
+    return [
+        measured(
+            template,
+            phase="analysis",
+            metric=analysis.name,
+            value=found[analysis.name],
+            unit=analysis.unit,
+            higher_is_better=analysis.higher_is_better,
+        )
+        for analysis in ANALYSES
+        if math.isfinite(found.get(analysis.name, math.nan))
+    ]
 
 
 @torch.no_grad()

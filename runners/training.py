@@ -112,7 +112,7 @@ def _accumulate(
         drawn = task.training_batch(draws)
         if number not in share:
             continue
-        batch = _to_device(drawn, device)
+        batch = to_device(drawn, device)
         with autocast(device, recipe):
             loss = task.loss(model, batch)
             for module in candidates:
@@ -193,5 +193,6 @@ def _better(new: dict[str, float], old: dict[str, float], name: str, higher: boo
     return new[name] > old[name] if higher else new[name] < old[name]
 
 
-def _to_device(batch: Batch, device: torch.device) -> Batch:
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch's tensors on a device."""
     return {name: tensor.to(device) for name, tensor in batch.items()}

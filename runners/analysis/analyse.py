@@ -1,0 +1,66 @@
+"""All analyses of one trained model, as named numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cab import Attention, Task
+from runners.analysis.calls import recorded
+from runners.analysis.maps import mean_statistics
+from runners.analysis.perturbation import loss_rises
+from runners.training import autocast, to_device
+
+SEED = 4_000_000
+"""Of the batch, far from the small seeds that training draws its batches from"""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """One number about a trained model; it ranks nobody."""
+
+    name: str
+    unit: str
+    higher_is_better: bool
+
+
+ANALYSES = (
+    Analysis("attention_entropy", "nat", False),
+    Analysis("attention_distance", "1", False),
+    Analysis("attention_negative_mass", "1", False),
+    Analysis("loss_rise_adversarial_0.1", "loss", False),
+    Analysis("loss_rise_adversarial_0.5", "loss", False),
+    Analysis("loss_rise_random_0.1", "loss", False),
+    Analysis("loss_rise_random_0.5", "loss", False),
+)
+
+
+def analyse(
+    task: Task, model: nn.Module, candidates: list[Attention], device: str
+) -> dict[str, float]:
+    """What can be said of the candidate's slots in a trained model, by name.
+
+    Everything is of one batch as training draws them, in eval mode, so without dropout. It is made
+    of training data (of problems never seen, where the data are generated): it describes the
+    model, and is not a score.
+    """
+    if not candidates:
+        return {}
+    model.eval()
+    place = torch.device(device)
+    batch = to_device(task.training_batch(torch.Generator().manual_seed(SEED)), place)
+
+    def loss() -> Tensor:
+        torch.manual_seed(SEED)  # a loss may draw, noise levels for example: the same every time
+        with autocast(place, task.recipe):
+            return task.loss(model, batch)
+
+    with torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), recorded(candidates) as calls:
+            loss()
+        with autocast(place, task.recipe):
+            found = dict(mean_statistics(calls))
+        found |= loss_rises(loss, candidates)
+    return found
