@@ -1,0 +1,1 @@
+"""Irregular series: values at requested times from observations at irregular ones."""

@@ -1,0 +1,1 @@
+"""Missing variables: forecast all variables where whole histories of many are missing."""

@@ -1,0 +1,1 @@
+"""Scanpath: where the eyes go next in a search among objects (synthetic)."""

@@ -1,0 +1,1 @@
+"""Upsampling: the colour at continuous positions from a picture of a few pixels."""
