@@ -32,12 +32,12 @@ def draw_scanpath(scenes: Scenes, row: int, path: Tensor) -> NDArray[np.uint8]:
         pen.polygon(_outline(places[j], radius, CORNERS[int(scenes.shapes[row, j])]), fill=colour)
     x, y = places[int(scenes.target[row])]
     pen.ellipse((x - 15, y - 15, x + 15, y + 15), outline="black", width=2)
-    stops = [(PIXELS / 2, PIXELS / 2)]
-    stops += [tuple(places[j]) for j in path.tolist() if j != NOTHING]
-    pen.line(stops, fill="#555555", width=1)
-    for number, (x, y) in enumerate(stops):
-        if number:
-            pen.text((x + 6, y - 14), str(number), fill="black")
+    looked = [j for j in path.tolist() if j != NOTHING]
+    pen.line([(PIXELS / 2, PIXELS / 2), *(tuple(places[j]) for j in looked)], fill="#555555")
+    for j in dict.fromkeys(looked):
+        visits = ",".join(str(number) for number, other in enumerate(looked, 1) if other == j)
+        pen.text((places[j][0] + 6, places[j][1] - 14), visits, fill="black")
+    pen.rectangle((0, 0, PIXELS - 1, PIXELS - 1), outline="#aaaaaa")
     return np.asarray(canvas)
 
 
