@@ -1,0 +1,1 @@
+"""Associative recall: how many key-value pairs a mechanism holds apart."""
