@@ -1,0 +1,122 @@
+"""The backbone ``one-layer``: one attention layer over (x, y) tokens, and nothing else.
+
+As in He et al. (2025, arXiv 2503.12734): a pair is the token [x; y] of d + k numbers, a query
+[x; 0], every head has W_q, W_k and W_v of its own, and what W_o makes of the heads is the
+prediction; there is no embedding, residual, norm or bias.
+
+* Causal self: one stream of the pairs with the query as its last token, which is read out.
+* Noncausal cross: the source is the pairs; queries attend to it.
+
+With the control ``none`` a query never sees a pair: its prediction is a linear map of x (self) or
+zero (cross).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cab import AttentionContext, Batch, Pattern, Slots
+from tasks.in_context_regression.linear_prompts import Prompts
+
+PROMPTS_AT_ONCE = 64
+"""Evaluation runs in parts, to bound the memory of mechanisms that hold d^2 numbers per key."""
+
+
+class OneLayer(nn.Module):
+    """Predicts k targets of queries."""
+
+    def __init__(
+        self,
+        slots: Slots,
+        pattern: Pattern,
+        *,
+        dim: int,
+        tasks: int,
+        heads: int,
+        head_dim: int,
+        max_length: int,
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        width = dim + tasks
+        self.query = nn.Linear(width, heads * head_dim, bias=False)
+        self.key = nn.Linear(width, heads * head_dim, bias=False)
+        self.value = nn.Linear(width, heads * head_dim, bias=False)
+        self.output = nn.Linear(heads * head_dim, tasks, bias=False)
+        self.core = slots(
+            pattern, heads=heads, head_dim=head_dim, max_length=max_length, embed_dim=width
+        )
+
+    def forward(self, batch: Batch) -> Tensor:
+        """(P, M, k) from ``x`` (P, L, d), ``y`` (P, L, k) and ``queries`` (P, M, d).
+
+        In causal self attention M is 1.
+        """
+        y, queries = batch["y"], batch["queries"]
+        pairs = torch.cat([batch["x"], y], -1)
+        asked = torch.cat([queries, y.new_zeros(*queries.shape[:2], y.shape[-1])], -1)
+        if self.core.pattern.cross:
+            return self._attend(asked, pairs)
+        if queries.shape[1] != 1:
+            raise ValueError(f"a stream ends with one query, not {queries.shape[1]}")
+        stream = torch.cat([pairs, asked], 1)
+        return self._attend(stream, stream)[:, -1:]
+
+    def _attend(self, x: Tensor, source: Tensor) -> Tensor:
+        mixed = self.core(
+            self._split(self.query(x)),
+            self._split(self.key(source)),
+            self._split(self.value(source)),
+            AttentionContext(query_input=x, key_input=source),
+        )
+        return self.output(mixed.transpose(1, 2).flatten(2))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class LayerPerKind(nn.Module):
+    """A layer per kind of prompt that is trained on; they share nothing."""
+
+    def __init__(self, layers: dict[str, OneLayer]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict(layers)
+
+    def forward(self, kind: str, batch: Batch) -> Tensor:
+        """See `OneLayer.forward`."""
+        return self.layers[kind](batch)
+
+
+def predict(model: nn.Module, kind: str, prompts: Prompts) -> Tensor:
+    """(P, M, k) predictions of the layer for a kind of prompt, on the CPU."""
+    device = next(model.parameters()).device
+    parts = []
+    for start in range(0, len(prompts.x), PROMPTS_AT_ONCE):
+        part = slice(start, start + PROMPTS_AT_ONCE)
+        batch = {
+            "x": prompts.x[part].to(device),
+            "y": prompts.y[part].to(device),
+            "queries": prompts.queries[part].to(device),
+        }
+        parts.append(model(kind, batch).float().cpu())
+    return torch.cat(parts)
+
+
+def describe_heads(layer: OneLayer, dim: int) -> str:
+    """A line per head: the x block of W_q^T W_k / sqrt(D), and the way of y through W_v and W_o.
+
+    Trained softmax attention is expected to show blocks near omega I, of both signs, and ways mu
+    that add up to zero (He et al. 2025).
+    """
+    lines = ["head     omega  off-diagonal        mu"]
+    sizes = layer.query.weight.shape[0] // layer.heads
+    q, k, v = (m.weight.split(sizes) for m in (layer.query, layer.key, layer.value))
+    o = layer.output.weight.split(sizes, 1)
+    for head in range(layer.heads):
+        block = (q[head].T @ k[head])[:dim, :dim] / sizes**0.5
+        omega = block.diagonal().mean().item()
+        rest = (block - omega * torch.eye(dim, device=block.device)).square().mean().sqrt().item()
+        mu = (o[head] @ v[head])[0, dim].item()
+        lines.append(f"{head:4d}  {omega:8.3f}  {rest:12.3f}  {mu:8.3f}")
+    return "\n".join(lines) + "\n"
