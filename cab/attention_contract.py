@@ -102,6 +102,9 @@ class Attention(nn.Module):
 
     info: ClassVar[AttentionInfo]
 
+    calibrates: ClassVar[bool] = False
+    """Whether the heads that `switches` turns on are to be chosen on validation data"""
+
     def __init__(self, spec: AttentionSpec) -> None:
         super().__init__()
         self.spec = spec
@@ -183,6 +186,16 @@ class Attention(nn.Module):
 
     def auxiliary_loss(self) -> Tensor | None:
         """A term for the training loss from the last forward pass (routing commitment), or None."""
+        return None
+
+    def switches(self) -> Tensor | None:
+        """(H,) bool buffer, to be written to: the heads in which a training-free modification acts
+        in eval mode; None where there is none.
+
+        A model is trained and its checkpoint chosen with all of them off. Before it is tested they
+        are turned on: all, or with ``calibrates`` those that improve the validation score when they
+        are turned on alone.
+        """
         return None
 
     def parameter_groups(self) -> list[dict[str, Any]]:

@@ -28,6 +28,8 @@ class Kind(StrEnum):
     ATTENTION = "attention"
     MIXER = "mixer"
     """A token mixer that is not attention (a state-space layer, say)."""
+    MODIFIER = "modifier"
+    """A change of the softmax map that is made after training."""
     CONTROL = "control"
     """A reference point that every leaderboard carries."""
 

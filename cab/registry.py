@@ -29,7 +29,7 @@ from cab.source_info import module_path, read_info
 InfoT = TypeVar("InfoT")
 ClassT = TypeVar("ClassT", bound=type)
 
-_ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_ID = re.compile(r"[a-z0-9]+([-+][a-z0-9]+)*")
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,9 @@ class Registry(Generic[InfoT]):
     def _checked_id(self, info: InfoT, target: str) -> str:
         name = str(getattr(info, "id", ""))
         if not _ID.fullmatch(name):
-            raise RegistrationError(f"{target}: id {name!r} is not kebab-case (a-z, 0-9, dashes)")
+            raise RegistrationError(
+                f"{target}: id {name!r} is not kebab-case (a-z, 0-9, dashes; + before a modifier)"
+            )
         return name
 
     def _import_target(self, target: str) -> tuple[str, type]:

@@ -19,6 +19,7 @@ from cab.cell import Cell
 from cab.registries import ATTENTIONS, TASKS
 from cab.schema import Row
 from runners.analysis.analyse import ANALYSES, analyse
+from runners.calibration import switch_off, switch_on
 from runners.gate import require_contract
 from runners.outcome import DivergedError, UnsupportedError
 from runners.replicas import joined
@@ -50,9 +51,11 @@ def run_quality(cell: Cell, report: Report) -> None:
         torch.manual_seed(cell.seed)
         model = task.build(slots).to(cell.device)
         added, total = _within_budget(task, model, slots)
+        switch_off(slots.candidates)
         trained = train(task, model, slots.candidates, cell.seed, report, replicas)
     if replicas.rank:
         return
+    validation = switch_on(task, model, slots.candidates, cell.seed) or trained.validation
     scores = evaluate(task, model, "test", cell.seed, task.recipe)
     template = row_template(cell)
     template.dataset, template.backbone = task.dataset, task.backbone
@@ -62,7 +65,7 @@ def run_quality(cell: Cell, report: Report) -> None:
     template.length_q, template.length_k = task.length()
     template.dtype = recipe.precision
     rows = _score_rows(task, template, scores, "test")
-    rows += _score_rows(task, template, trained.validation, "validation")
+    rows += _score_rows(task, template, validation, "validation")
     rows += _reference_rows(task, template, cell.seed)
     rows += _analysis_rows(template, analyse(task, model, slots.candidates, cell.device))
     rows.append(

@@ -82,7 +82,7 @@ def train(
         if step in marks and replicas.rank == 0:
             seconds += time.perf_counter() - clock
             scores = evaluate(task, averaged, "validation", seed, recipe)
-            if best is None or _better(
+            if best is None or better(
                 scores, best.validation, metric.name, metric.higher_is_better
             ):
                 best = Trained(step, 0.0, [], scores)
@@ -186,7 +186,8 @@ def autocast(device: torch.device, recipe: Recipe) -> Iterator[None]:
         yield
 
 
-def _better(new: dict[str, float], old: dict[str, float], name: str, higher: bool) -> bool:
+def better(new: dict[str, float], old: dict[str, float], name: str, higher: bool) -> bool:
+    """Whether new scores have a better value of a metric than old ones."""
     # A checkpoint whose score is not a number never wins against one that has a number.
     if math.isnan(old[name]):
         return True

@@ -1,0 +1,1 @@
+"""Training-free modifications of the softmax map, tried on models trained without them."""

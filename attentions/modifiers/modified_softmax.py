@@ -1,0 +1,92 @@
+"""Softmax attention whose map is modified after training."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from attentions.exact import exact_softmax
+from attentions.masks import visible
+from attentions.softmax import SoftmaxAttention, softmax_flops
+from cab import Attention, AttentionContext, AttentionShape, AttentionSpec, Pattern
+
+
+class ModifiedSoftmax(Attention):
+    """Plain softmax in training mode; in eval mode the heads that are switched on have their map
+    modified by `modified_map`, which subclasses give.
+
+    The map is needed as such, so eval mode takes the memory of all scores. There is no `step`: a
+    modification of earlier rows could not be taken back.
+    """
+
+    switched: Tensor
+    """(H,) bool"""
+
+    def __init__(self, spec: AttentionSpec) -> None:
+        super().__init__(spec)
+        self.plain = SoftmaxAttention(spec)
+        self.register_buffer("switched", torch.ones(spec.heads, dtype=torch.bool))
+
+    def switches(self) -> Tensor:
+        """See `cab.Attention.switches`."""
+        return self.switched
+
+    def modified_map(
+        self, q: Tensor, k: Tensor, seen: Tensor, context: AttentionContext | None
+    ) -> Tensor:
+        """The modified weights.
+
+        Args:
+            q: (B, H, Lq, D). k: (B, H, Lk, D).
+            seen: (B or 1, 1, Lq, Lk) bool, True where a query sees a key.
+            context: of the call.
+
+        Returns:
+            (B, H, Lq, Lk); rows that see a key sum to one.
+        """
+        raise NotImplementedError
+
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
+    ) -> Tensor:
+        """See `cab.Attention.forward`."""
+        if self.training:
+            return self.plain(q, k, v, context)
+        plain = self.plain(q, k, v, context)
+        modified = self.modified_map(q, k, self._seen(q, k, context), context)
+        return torch.where(self.switched[:, None, None], modified.to(v.dtype) @ v, plain)
+
+    def _seen(self, q: Tensor, k: Tensor, context: AttentionContext | None) -> Tensor:
+        """(B or 1, 1, Lq, Lk) bool."""
+        mask = visible(self.pattern, q.shape[-2], k.shape[-2], context, q.device)
+        if mask is None:
+            mask = torch.ones(1, dtype=torch.bool, device=q.device)
+        rows = mask.shape[:-2] if mask.ndim == 4 else (1, 1)
+        return mask.expand(*rows, q.shape[-2], k.shape[-2])
+
+    def flops(self, shape: AttentionShape) -> float:
+        """Those of softmax, for the plain map and for the modified one."""
+        causal = self.pattern is Pattern.CAUSAL_SELF
+        return softmax_flops(shape, causal) + softmax_flops(shape, causal=False)
+
+
+def wide_softmax(q: Tensor, k: Tensor, seen: Tensor) -> Tensor:
+    """(B, H, Lq, Lk) softmax weights in at least single precision: they are summed and compared."""
+    wide = torch.promote_types(q.dtype, torch.float32)
+    return exact_softmax(q.to(wide), k.to(wide), seen)
+
+
+def moved(weights: Tensor, source: Tensor, target: Tensor, kept: float) -> Tensor:
+    """Scale the weights of ``source`` by ``kept`` and spread what that frees over ``target``, in
+    proportion to the weights there. A row without weight in the target stays as it is.
+
+    Args:
+        weights: (B, H, Lq, Lk). source, target: bool, of the same shape or broadcast to it.
+        kept: factor between 0 and 1.
+    """
+    from_source, to_target = weights * source, weights * target
+    receives = to_target.sum(-1, keepdim=True)
+    freed = (1 - kept) * from_source.sum(-1, keepdim=True)
+    share = freed / torch.where(receives > 0, receives, 1.0)
+    changed = weights - (1 - kept) * from_source + share * to_target
+    return torch.where(receives > 0, changed, weights)
