@@ -82,11 +82,7 @@ def _state_of(snapshot: Snapshot) -> tuple[str, str]:
 )
 def quality_of(snapshot: Snapshot, track: Track, tasks: tuple[str, ...]) -> QualityBoard:
     """Standings over some tasks (none named: over all of the track)."""
-    results = snapshot.results
-    if tasks:
-        chosen = results.rows[results.rows["task"].isin(tasks)]
-        results = Results(chosen, results.superseded)
-    return board(results, track.pattern, track.scale, track.device)
+    return board(snapshot.results, track.pattern, track.scale, track.device, tasks)
 
 
 def costs_of(

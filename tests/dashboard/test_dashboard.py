@@ -135,6 +135,30 @@ def test_scales_never_share_a_table(store: StoreBuilder, open_page: Open) -> Non
     assert "causal-cross, small, cpu" in words(page)
 
 
+def test_scores_stand_beside_references_and_analyses(store: StoreBuilder, open_page: Open) -> None:
+    store.quality({"summarization": CLEAR["summarization"]})
+    title = "Analyses of the trained models"
+    assert title not in [e.label for e in open_page().expander]
+    store.described("summarization")
+    page = open_page()
+    assert "oracle: nll 1.00" in words(page)
+    [analyses] = [e for e in page.expander if e.label == title]
+    [frame] = [d.value for d in analyses.dataframe]
+    assert frame.set_index("Entry").loc["softmax", "attention_entropy (nat)"] == "2.50"
+    assert leaderboard(page)["Entry"].iloc[0] == "lla"
+
+
+def test_probes_are_named_beside_the_index_of_other_tasks(
+    store: StoreBuilder, open_page: Open
+) -> None:
+    store.quality({**CLEAR, "test-time-regression": CLEAR["tts"]})
+    page = open_page()
+    assert "test-time-regression" not in leaderboard(page).columns
+    assert "Probes do not enter this index" in words(page)
+    choose(page, "Tasks", "summarization", "test-time-regression")
+    assert "test-time-regression" in leaderboard(page).columns
+
+
 def test_the_task_filter_changes_the_index_and_says_so(
     store: StoreBuilder, open_page: Open
 ) -> None:
@@ -144,7 +168,7 @@ def test_the_task_filter_changes_the_index_and_says_so(
     choose(page, "Tasks", "summarization")
     after = leaderboard(page)
     assert after["Entry"].iloc[0] == "lla"
-    assert "test-time-regression" not in after.columns
+    assert "tts" not in after.columns
     assert after.set_index("Entry")["Index"]["linear-elu"] < 0 < before["linear-elu"]
     assert "Index over the chosen tasks only: summarization" in words(page).replace("*", "")
 
@@ -185,9 +209,9 @@ def test_a_task_that_does_not_measure_attention_is_left_out_with_its_numbers(
 
 
 def test_missing_and_failed_cells_are_named(store: StoreBuilder, open_page: Open) -> None:
-    regression = {k: v for k, v in CLEAR["test-time-regression"].items() if k != "linear-elu"}
-    store.quality({"summarization": CLEAR["summarization"], "test-time-regression": regression})
-    store.failed("linear-elu", "test-time-regression", "diverged", "the loss is nan at step 3")
+    regression = {k: v for k, v in CLEAR["tts"].items() if k != "linear-elu"}
+    store.quality({"summarization": CLEAR["summarization"], "tts": regression})
+    store.failed("linear-elu", "tts", "diverged", "the loss is nan at step 3")
     page = open_page()
     assert ranks(page)[-1] == ("", "linear-elu")
     assert "linear-elu** has no index" in words(page)
