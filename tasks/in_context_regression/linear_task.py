@@ -26,7 +26,7 @@ from cab import (
 )
 from cab.errors import UsageError
 from cab.task_contract import Split
-from tasks import pictures
+from tasks import charts, pictures
 from tasks.in_context_regression.linear_conditions import Condition, closed_forms, conditions
 from tasks.in_context_regression.linear_model import (
     LayerPerKind,
@@ -66,8 +66,8 @@ class Setting:
 
 SETTINGS = {
     Scale.TINY: Setting(5, 40, 2, 2, 8, queries=8, prompts=256, steps=100, batch_size=32),
-    Scale.SMALL: Setting(5, 40, 3, 4, 8, queries=8, prompts=1024, steps=1000, batch_size=64),
-    Scale.BASE: Setting(20, 160, 6, 8, 32, queries=16, prompts=4096, steps=20000, batch_size=256),
+    Scale.SMALL: Setting(5, 40, 3, 4, 8, queries=8, prompts=2048, steps=800, batch_size=64),
+    Scale.BASE: Setting(20, 160, 6, 8, 32, queries=16, prompts=4096, steps=10000, batch_size=256),
 }
 
 
@@ -322,12 +322,12 @@ class InContextLinearRegression(Task):
     def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
         """Risk over the length of prompts, and what the projections of the heads have become."""
         usual = self.conditions[""]
-        lengths = [usual.length * (i + 1) // 4 for i in range(16)]
-        curves: dict[str, list[float]] = {}
-        for length in lengths:
+        curves: dict[str, dict[float, float]] = {}
+        for exponent in range(-2, 3):
+            length = int(usual.length * 2.0**exponent)
             generator = torch.Generator().manual_seed(EVALUATION_SEED["test"] + seed)
             condition = replace(usual, length=length)
-            prompts = condition.draw(self.setting.prompts // 4, self.queries, generator)
+            prompts = condition.draw(self.setting.prompts, self.queries, generator)
             forms = closed_forms(condition, usual, prompts)
             points = {
                 "error": excess_risk(predict(model, usual.kind, prompts), prompts),
@@ -336,15 +336,15 @@ class InContextLinearRegression(Task):
                 "bayes": forms["bayes"],
             }
             for name, value in points.items():
-                curves.setdefault(name, []).append(value)
-        chart = pictures.lines(
+                curves.setdefault(name, {})[length] = value
+        chart = charts.curves(
             "risk-by-length",
-            "Excess risk by the length of the prompt, in quarters of the length trained on, beside "
-            "steps of the size that is best there and the Bayes predictor of each length.",
-            {"risk": curves},
-            x="length / (trained length / 4)",
+            f"Excess risk by the length of the prompt, {usual.length} in training, beside steps of "
+            "the size that is best there and the Bayes predictor of each length.",
+            curves,
+            x="pairs in the prompt",
             y="excess risk",
-            start=dict.fromkeys(curves, 1),
+            doubling=True,
         )
         assert isinstance(model, LayerPerKind)
         layer = model.layers[usual.kind]

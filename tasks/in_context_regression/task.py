@@ -22,7 +22,7 @@ from cab import (
     register_task,
 )
 from cab.task_contract import Split
-from tasks import pictures
+from tasks import charts
 from tasks.in_context_regression.model import PairTransformer
 from tasks.test_time_regression.regression_task import (
     EVALUATION_SEED,
@@ -195,29 +195,21 @@ class InContextRegression(RegressionTask):
                 yield segment, self.draw(count, generator, segment)
 
     def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
-        """Errors over problems and positions; and what a segment brings, pair by pair."""
-        charts = super().artifacts(model, seed)
-        if self.pattern.cross:
-            return charts
-        device, segment = device_of(model), self.setting.segment
-        folded: dict[str, list[Tensor]] = {}
-        for length, case in self.sweep_cases("test", seed):
-            if length == segment:
-                forms = closed_form_errors(case)
-                del forms["zero"]
-                for name, errors in {"error": model_errors(model, case, device), **forms}.items():
-                    later = errors.unflatten(1, (-1, segment))[:, 1:]
-                    folded.setdefault(name, []).append(later.double().flatten(0, 1))
-        chart = pictures.lines(
-            "errors-in-a-segment",
-            f"Mean squared error by position in a segment of {segment} pairs after the first, "
-            "beside least squares that knows the segments and ridge regression on all that was "
-            "seen (Mesa).",
-            {"segment": {name: torch.cat(e).mean(0).tolist() for name, e in folded.items()}},
-            x="position in the segment",
+        """See `RegressionTask.artifacts`; and the errors by segment length."""
+        scores = {"error": self.evaluate(model, "test", seed)}
+        references = self.references(seed)
+        for name in ("oracle-least-squares", "mesa"):
+            scores[name] = {f"mse_s{s}": references[f"{name}-s{s}"] for s in SEGMENTS}
+        chart = charts.curves(
+            "errors-by-segment-length",
+            "Mean squared error by segment length, beside least squares that knows the segments "
+            "and ridge regression on all that was seen (Mesa).",
+            {name: {s: at[f"mse_s{s}"] for s in SEGMENTS} for name, at in scores.items()},
+            x="pairs per segment",
             y="mse",
+            doubling=True,
         )
-        return [*charts, chart]
+        return [*super().artifacts(model, seed), chart]
 
     def _by_segment(self, parts: Iterator[tuple[int, Tensor]]) -> dict[str, float]:
         stream = not self.pattern.cross

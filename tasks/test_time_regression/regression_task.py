@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -31,6 +31,9 @@ EVALUATION_SEED = {"validation": 1_000_000, "test": 2_000_000}
 
 PROBLEMS_AT_ONCE = 8
 """Evaluation runs in parts, to bound the memory of mechanisms that hold d^2 numbers per key."""
+
+_MOST_POINTS = 256
+"""Of a curve; longer streams are averaged over windows."""
 
 
 @dataclass(frozen=True)
@@ -201,37 +204,67 @@ class RegressionTask(Task):
         return {name: value for name, value in values.items() if name in declared}
 
     def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
-        """How the errors are spread over problems, and on a stream over positions."""
-        case = next(self.cases("test", seed))
-        errors = model_errors(model, case, device_of(model))
-        charts = [
-            pictures.lines(
-                "errors-by-problem",
-                f"Mean squared error of {len(errors)} test problems, the easiest first.",
-                {"problems": {"error": errors.mean(1).sort().values.tolist()}},
-                x="problem",
-                y="mse",
-            )
-        ]
-        if not self.pattern.cross:
-            curves = {"error": errors, **closed_form_errors(case)}
-            curves.pop("zero")
-            charts.append(
-                pictures.lines(
-                    "errors-by-position",
-                    "Mean squared error by position, beside least squares that knows the segments "
-                    "and ridge regression on all that was seen (Mesa); a segment begins every "
-                    f"{self.setting.segment} positions.",
-                    {"positions": {name: at.mean(0)[1:].tolist() for name, at in curves.items()}},
-                    x="position",
-                    y="mse",
-                    start=dict.fromkeys(curves, 1),
-                )
-            )
-        return charts
+        """How the errors are spread over problems, over a stream and over its segments."""
+        device = device_of(model)
+        parts: dict[str, list[Tensor]] = {}
+        for case in self.cases("test", seed):
+            forms = closed_form_errors(case)
+            del forms["zero"]
+            for name, part in {"error": model_errors(model, case, device), **forms}.items():
+                parts.setdefault(name, []).append(part.double())
+        errors = {name: torch.cat(part) for name, part in parts.items()}
+        of_problem = errors["error"].mean(1).sort().values
+        chart = pictures.lines(
+            "errors-by-problem",
+            f"Mean squared error of {len(of_problem)} test problems, the easiest first.",
+            {"problems": {"error": of_problem.tolist()}},
+            x="problem",
+            y="mse",
+        )
+        if self.pattern.cross:
+            return [chart]
+        return [chart, *stream_charts(errors, self.setting.segment)]
 
     def _scores(self, errors: Tensor) -> dict[str, float]:
         return scores_by_place(errors, self.setting.segment, stream=not self.pattern.cross)
+
+
+def stream_charts(errors: Mapping[str, Tensor], segment: int) -> list[Artifact]:
+    """Curves over positions, and over the positions of segments after the first.
+
+    Args:
+        errors: by curve, (problems, L); the first position is not scored.
+        segment: pairs per segment.
+    """
+    length = next(iter(errors.values())).shape[1]
+    window = max(1, length // _MOST_POINTS)
+    along, within = {}, {}
+    for name, at in errors.items():
+        curve = at.mean(0)
+        curve[0] = torch.nan
+        along[name] = curve.unflatten(0, (-1, window)).nanmean(1)[int(window == 1) :].tolist()
+        within[name] = at.unflatten(1, (-1, segment))[:, 1:].mean((0, 1)).tolist()
+    beside = (
+        "beside least squares that knows the segments and ridge regression on all that was seen "
+        "(Mesa)"
+    )
+    return [
+        pictures.lines(
+            "errors-by-position",
+            f"Mean squared error by position, {beside}; a segment begins every {segment}.",
+            {"positions": along},
+            x="position" if window == 1 else f"position / {window}",
+            y="mse",
+            start=dict.fromkeys(along, int(window == 1)),
+        ),
+        pictures.lines(
+            "errors-in-a-segment",
+            f"Mean squared error by position in a segment of {segment} after the first, {beside}.",
+            {"segment": within},
+            x="position in the segment",
+            y="mse",
+        ),
+    ]
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -22,7 +22,7 @@ from cab import (
     register_task,
 )
 from cab.task_contract import Split
-from tasks import pictures
+from tasks import charts
 from tasks.test_time_regression.model import DirectSweep
 from tasks.test_time_regression.regression_task import (
     EVALUATION_SEED,
@@ -256,22 +256,17 @@ class TestTimeRegression(RegressionTask):
     def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
         """See `RegressionTask.artifacts`; and the sweep."""
         device = device_of(model)
-        panels: dict[str, dict[str, list[float]]] = {}
+        table: dict[charts.Level, dict[charts.Level, float]] = {}
         for segment, dim, case in self.sweep_cases("test", seed):
-            curves = {"error": model_errors(model, case, device), **closed_form_errors(case)}
-            curves.pop("zero")
-            panel = panels.setdefault(f"{dim} dimensions", {name: [] for name in curves})
-            for name, errors in curves.items():
-                panel[name].append(self._mean(errors, segment))
-        first = self.sweep.segments[0].bit_length() - 1
-        chart = pictures.lines(
-            "errors-by-segment-length",
-            "Mean squared error over the sweep, beside least squares that knows the segments and "
-            "ridge regression on all that was seen (Mesa).",
-            panels,
-            x="binary logarithm of the segment length",
-            y="mse",
-            start=dict.fromkeys(next(iter(panels.values())), first),
+            error = self._mean(model_errors(model, case, device), segment)
+            table.setdefault(dim, {})[segment] = error
+        chart = charts.heat(
+            "errors-by-segment-and-dimension",
+            "Mean squared error over the sweep; predicting zero scores 1.",
+            table,
+            x="pairs per segment",
+            y="dimensions",
+            value="mse",
         )
         return [*super().artifacts(model, seed), chart]
 

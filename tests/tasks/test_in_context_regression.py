@@ -151,7 +151,7 @@ def test_training_helps_and_no_attention_predicts_zero_at_best(pattern: Pattern)
             artifacts = {artifact.name for artifact in task.artifacts(model, 0)}
     assert scores[SoftmaxAttention] < 0.75 * scores[NoAttention]
     assert scores[NoAttention] == pytest.approx(task.references(0)["zero"], rel=0.05)
-    expected = {"errors-by-problem"}
+    expected = {"errors-by-problem", "errors-by-segment-length"}
     if not pattern.cross:
         expected |= {"errors-by-position", "errors-in-a-segment"}
     assert artifacts == expected

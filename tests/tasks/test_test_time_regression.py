@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,11 +15,11 @@ from torch import Tensor
 from attentions.linear_elu import LinearElu
 from attentions.none import NoAttention
 from attentions.softmax import SoftmaxAttention
-from cab import Attention, Batch, Pattern, Scale, Slots
+from cab import Artifact, Attention, Batch, Pattern, Scale, Slots
 from cab.errors import UsageError
 from tasks.test_time_regression.predictors import MESA_RIDGE, ridge_stream
 from tasks.test_time_regression.problem import SPREAD, Problem, draw_problem, draw_queries
-from tasks.test_time_regression.regression_task import scores_by_place
+from tasks.test_time_regression.regression_task import scores_by_place, stream_charts
 from tasks.test_time_regression.task import TestTimeRegression
 
 PATTERNS = TestTimeRegression.info.patterns
@@ -44,6 +45,12 @@ def problem(batch: int = 64, segment: int = 32, dim: int = 8) -> Problem:
 def model_of(task: TestTimeRegression, attention: type[Attention]) -> torch.nn.Module:
     torch.manual_seed(0)
     return task.build(Slots(task.pattern, attention, SoftmaxAttention)).eval()
+
+
+def points(artifact: Artifact) -> list[dict[str, float]]:
+    """The data of a chart."""
+    (rows,) = json.loads(artifact.content)["datasets"].values()
+    return rows
 
 
 def test_shapes_and_norms() -> None:
@@ -155,6 +162,27 @@ def test_attention_helps(pattern: Pattern) -> None:
         for attention in (SoftmaxAttention, NoAttention)
     )
     assert softmax < 0.8 * none
+
+
+def test_artifacts_show_the_stream_and_the_sweep() -> None:
+    task = TestTimeRegression(Pattern.CAUSAL_SELF, Scale.SMALL)
+    task.setting = replace(task.setting, problems=4)
+    with torch.no_grad():
+        artifacts = task.artifacts(model_of(task, SoftmaxAttention), 0)
+    assert {artifact.name for artifact in artifacts} == {
+        "errors-by-problem",
+        "errors-by-position",
+        "errors-in-a-segment",
+        "errors-by-segment-and-dimension",
+    }
+
+
+def test_long_streams_are_drawn_as_means_over_windows() -> None:
+    errors = {"error": torch.arange(1024.0).repeat(2, 1)}
+    along, within = stream_charts(errors, 256)
+    values = [point["y"] for point in points(along)]
+    assert values == [2.0, *(4 * i + 1.5 for i in range(1, 256))], "the first position has none"
+    assert [point["y"] for point in points(within)] == [512.0 + i for i in range(256)]
 
 
 @pytest.mark.parametrize("attention", [SoftmaxAttention, NoAttention, LinearElu])
