@@ -147,7 +147,8 @@ SETTINGS = {
             Reference(
                 "debiased-step",
                 metric="excess_risk",
-                help="the same with centred inputs: what heads of softmax attention can learn",
+                help="the same with centred inputs: what a positive and a negative head of softmax "
+                "attention can learn",
             ),
             Reference(
                 "debiased-step-theory", metric="excess_risk", help="its expected value, exactly"
@@ -159,8 +160,8 @@ SETTINGS = {
                 "is better",
             ),
             *tuple(
-                Reference(f"{name}-{place}", metric=f"excess_risk_{metric}", help=f"{what}")
-                for place, metric in (("2x", "2x"), ("4x", "4x"), ("noisy", "noisy"))
+                Reference(f"{name}-{shift}", metric=f"excess_risk_{shift}", help=what)
+                for shift in ("2x", "4x", "noisy")
                 for name, what in (
                     ("gradient-step", "the step that is best in training"),
                     ("gradient-step-theory", "expected value of that step"),

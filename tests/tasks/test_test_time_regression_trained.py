@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from attentions.lla.attention import LocalLinearAttention
 from attentions.none import NoAttention
 from attentions.softmax import SoftmaxAttention
 from cab import Attention, Pattern, Scale, Slots
 from runners.training import train
+from tasks.test_time_regression.regression_task import RegressionTask
 from tasks.test_time_regression.task import TestTimeRegression
 from tasks.test_time_regression.trained_task import TestTimeRegressionTrained
 
@@ -70,3 +74,15 @@ def test_training_helps_and_no_attention_stays_behind(pattern: Pattern) -> None:
     assert scores[SoftmaxAttention] < 0.95 * scores[NoAttention]
     references = task.references(0)
     assert references["oracle-least-squares"] < scores[SoftmaxAttention] < references["zero"]
+
+
+@pytest.mark.parametrize("cls", [TestTimeRegression, TestTimeRegressionTrained])
+def test_the_large_scale_steps(cls: type[RegressionTask]) -> None:
+    task = cls(Pattern.CAUSAL_SELF, Scale.BASE)
+    # Its width and heads, on shorter streams.
+    task.setting = replace(task.setting, length=1024, batch_size=1)
+    model = task.build(Slots(task.pattern, LocalLinearAttention, SoftmaxAttention))
+    loss = task.loss(model, task.training_batch(torch.Generator().manual_seed(0)))
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad is not None for p in model.parameters())
