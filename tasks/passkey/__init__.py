@@ -1,0 +1,1 @@
+"""Passkey retrieval: a needle in filler, over length and depth."""

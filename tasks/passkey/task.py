@@ -1,0 +1,341 @@
+"""The task ``passkey``."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cab import (
+    Artifact,
+    Batch,
+    Metric,
+    Pattern,
+    Recipe,
+    Reference,
+    Scale,
+    Slots,
+    Task,
+    TaskInfo,
+    register_task,
+)
+from cab.errors import UsageError
+from cab.task_contract import Split
+from tasks import charts
+from tasks.associative_recall.problem import look_up
+from tasks.backbones.recall import StreamRecall
+from tasks.passkey.effective_length import (
+    THRESHOLD,
+    effective_length,
+    effective_length_interval,
+)
+from tasks.passkey.problem import Haystack, draw_places, draw_places_at, draw_streams
+
+QUESTIONS = 4
+"""At the end of a stream in training; one is asked in evaluation"""
+
+DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Sizes of one scale."""
+
+    haystack: Haystack
+    trained: tuple[int, ...]
+    """Lengths equally likely in training"""
+    beyond: tuple[int, ...]
+    """Lengths that are only evaluated"""
+    dim: int
+    heads: int
+    problems: int
+    """Problems of one evaluation, per length and depth"""
+    recipe: Recipe
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """All that are evaluated."""
+        return self.trained + self.beyond
+
+
+SETTINGS = {
+    Scale.TINY: Setting(
+        Haystack(filler=16, keys=16, values=16, needles=4),
+        trained=(32, 64),
+        beyond=(128,),
+        dim=64,
+        heads=4,
+        problems=16,
+        recipe=Recipe(steps=80, batch_size=32, learning_rate=3e-3, warmup_steps=10, evaluations=2),
+    ),
+    Scale.SMALL: Setting(
+        Haystack(filler=32, keys=64, values=64, needles=8),
+        trained=(64, 128, 256),
+        beyond=(512, 1024),
+        dim=96,
+        heads=6,
+        problems=16,
+        recipe=Recipe(steps=400, batch_size=16, learning_rate=2e-3, evaluations=2),
+    ),
+    Scale.BASE: Setting(
+        Haystack(filler=1024, keys=1024, values=1024, needles=16),
+        trained=(256, 512, 1024),
+        beyond=(2048, 4096),
+        dim=256,
+        heads=8,
+        problems=64,
+        recipe=Recipe(
+            steps=4000,
+            batch_size=64,
+            learning_rate=1e-3,
+            warmup_steps=200,
+            evaluations=4,
+            precision="bfloat16",
+        ),
+    ),
+}
+
+# Far from the small seeds of training draws, so that no evaluated problem was trained on.
+EVALUATION_SEED = {"validation": 1_000_000, "test": 2_000_000}
+
+_TOKENS_AT_ONCE = 16_384
+"""At most, in one forward pass of evaluation"""
+
+
+@register_task(
+    TaskInfo(
+        id="passkey",
+        title="Passkey retrieval",
+        description=(
+            "Needles (key, value) hidden in filler; the last token asks for the value of one key. "
+            "Two attention layers that start as the circuit that looks a key up, alike for every "
+            "mechanism. Trained on lengths up to 256 at scale small, tested over a grid of length "
+            "and depth up to 1024."
+        ),
+        backbones={Pattern.CAUSAL_SELF: "two attention layers"},
+        metrics=(
+            Metric(
+                name="accuracy",
+                unit="1",
+                higher_is_better=True,
+                help="share of values retrieved, mean over depths and the trained lengths",
+            ),
+            Metric(
+                name="cross_entropy",
+                unit="nat",
+                higher_is_better=False,
+                help="of the value asked for, likewise; near zero where retrieval is perfect, so "
+                "its ratios mean little",
+                headline=False,
+            ),
+            Metric(
+                name="accuracy_beyond",
+                unit="1",
+                higher_is_better=True,
+                help="share of values retrieved, mean over depths and the lengths beyond training",
+                headline=False,
+            ),
+            *tuple(
+                Metric(
+                    name=f"accuracy_{length}",
+                    unit="1",
+                    higher_is_better=True,
+                    help=f"in {length} tokens, mean over depths",
+                    headline=False,
+                )
+                for length in (32, 64, 128, 256, 512, 1024, 2048, 4096)
+            ),
+            Metric(
+                name="effective_length",
+                unit="token",
+                higher_is_better=True,
+                help="longest tested length up to which at least 80 % of the values are retrieved",
+                headline=False,
+            ),
+            Metric(
+                name="effective_length_low",
+                unit="token",
+                higher_is_better=True,
+                help="lower end of its 95 % bootstrap interval over test problems",
+                headline=False,
+            ),
+            Metric(
+                name="effective_length_high",
+                unit="token",
+                higher_is_better=True,
+                help="upper end of that interval",
+                headline=False,
+            ),
+        ),
+        references=(
+            Reference(
+                "look-up",
+                metric="accuracy",
+                help="the token behind the first occurrence of the key",
+            ),
+            Reference("chance", metric="accuracy", help="any value of the vocabulary"),
+            Reference(
+                "any-needle",
+                metric="accuracy",
+                help="the value of any needle: sees what sticks out, not what is asked for",
+            ),
+        ),
+        scales=(Scale.TINY, Scale.SMALL, Scale.BASE),
+        dataset="generated",
+        paper="Mohtashami and Jaggi, Landmark Attention: Random-Access Infinite Context Length for "
+        "Transformers (passkey retrieval)",
+        url="https://arxiv.org/abs/2305.16300",
+        probe=True,
+    )
+)
+class Passkey(Task):
+    """One value out of a haystack.
+
+    With the control ``none`` nothing of the needles reaches the question. Places are sinusoids that
+    are not trained, so lengths beyond training meet no untrained parameter.
+    """
+
+    def __init__(self, pattern: Pattern, scale: Scale, data_dir: Path | None = None) -> None:
+        super().__init__(pattern, scale, data_dir)
+        if data_dir is not None:
+            raise UsageError(f"task {self.info.id!r} generates its problems; it reads no data_dir")
+        self.setting = SETTINGS[scale]
+
+    @property
+    def data_hash(self) -> str:
+        """Hash of the generator's settings."""
+        setting = self.setting
+        sizes = setting.trained, setting.beyond, setting.problems, DEPTHS
+        text = f"needles {astuple(setting.haystack)} {sizes}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def recipe(self) -> Recipe:
+        """See `cab.Task.recipe`."""
+        return self.setting.recipe
+
+    def length(self) -> tuple[int, int]:
+        """Tokens of the longest stream, one beyond training."""
+        longest = max(self.setting.lengths)
+        return longest, longest
+
+    def build(self, slots: Slots) -> nn.Module:
+        """See `tasks.backbones.recall`."""
+        setting = self.setting
+        return StreamRecall(
+            slots,
+            tokens=setting.haystack.tokens,
+            classes=setting.haystack.values,
+            dim=setting.dim,
+            heads=setting.heads,
+            max_length=max(setting.lengths),
+        )
+
+    def training_batch(self, generator: torch.Generator) -> Batch:
+        """Fresh streams of one length, drawn uniformly, with needles at any depth."""
+        setting = self.setting
+        index = int(torch.randint(len(setting.trained), (), generator=generator))
+        length = setting.trained[index]
+        haystack = setting.haystack
+        batch = setting.recipe.batch_size
+        starts = draw_places(batch, length, QUESTIONS, haystack, generator)
+        return draw_streams(starts, length, QUESTIONS, haystack, generator)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Mean cross-entropy of the value asked for."""
+        logits = model(batch["tokens"], batch["read"])
+        return F.cross_entropy(logits.flatten(0, 1), batch["targets"].flatten())
+
+    def evaluate(self, model: nn.Module, split: Split, seed: int) -> dict[str, float]:
+        """Over the grid of lengths and depths, on streams drawn from (split, seed).
+
+        Lengths beyond training belong to the test split; validation stays within.
+        """
+        setting = self.setting
+        right: dict[int, Tensor] = {}
+        nats = []
+        for length, batch in self.evaluated(split, seed):
+            right[length], entropy = _graded(model, batch)
+            if length in setting.trained:
+                nats.append(entropy)
+        accuracy = {length: hits.double().mean().item() for length, hits in right.items()}
+        scores = {
+            "accuracy": _mean(accuracy, setting.trained),
+            "cross_entropy": sum(nats) / len(nats),
+            **{f"accuracy_{length}": value for length, value in accuracy.items()},
+        }
+        if split == "validation":
+            return scores
+        low, high = effective_length_interval(right, seed)
+        return {
+            **scores,
+            "accuracy_beyond": _mean(accuracy, setting.beyond),
+            "effective_length": effective_length(accuracy),
+            "effective_length_low": low,
+            "effective_length_high": high,
+        }
+
+    def evaluated(self, split: Split, seed: int) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """By length: streams of all depths, those of one depth together."""
+        generator = torch.Generator().manual_seed(EVALUATION_SEED[split] + seed)
+        setting = self.setting
+        depths = torch.tensor(DEPTHS).repeat_interleave(setting.problems)
+        for length in setting.lengths if split == "test" else setting.trained:
+            starts = draw_places_at(depths, length, setting.haystack, generator)
+            yield length, draw_streams(starts, length, 1, setting.haystack, generator)
+
+    def references(self, seed: int) -> dict[str, float]:
+        """What a table, a guess and a guess among the needles score."""
+        haystack = self.setting.haystack
+        found = []
+        for length, batch in self.evaluated("test", seed):
+            if length in self.setting.trained:
+                answers = look_up(batch["tokens"], batch["read"]) - haystack.first_value
+                found.append((answers == batch["targets"]).double().mean().item())
+        return {
+            "look-up": sum(found) / len(found),
+            "chance": 1 / haystack.values,
+            "any-needle": 1 / haystack.needles,
+        }
+
+    def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
+        """The heat map of accuracy over length and depth."""
+        grid = {
+            length: _graded(model, batch)[0].double().mean(1).tolist()
+            for length, batch in self.evaluated("test", seed)
+        }
+        table = {
+            f"{depth:.0%}": {length: grid[length][row] for length in grid}
+            for row, depth in enumerate(DEPTHS)
+        }
+        return [
+            charts.heat(
+                "length-and-depth",
+                "Share of values retrieved by the length of the stream and the depth of the needle "
+                f"(0 %: the start); trained up to {max(self.setting.trained)} tokens, "
+                f"{self.setting.problems} test problems a cell, effective above {THRESHOLD:.0%}.",
+                table,
+                x="tokens",
+                y="depth",
+            )
+        ]
+
+
+def _graded(model: nn.Module, batch: Batch) -> tuple[Tensor, float]:
+    """(depths, problems) whether the value was retrieved, and the mean cross-entropy."""
+    device = next(model.parameters()).device
+    rows = max(1, _TOKENS_AT_ONCE // batch["tokens"].shape[1])
+    parts = zip(batch["tokens"].split(rows), batch["read"].split(rows), strict=True)
+    logits = torch.cat([model(t.to(device), r.to(device)).float().cpu() for t, r in parts])[:, 0]
+    targets = batch["targets"][:, 0]
+    right = logits.argmax(-1) == targets
+    return right.view(len(DEPTHS), -1), F.cross_entropy(logits, targets).item()
+
+
+def _mean(values: dict[int, float], of: tuple[int, ...]) -> float:
+    return sum(values[key] for key in of) / len(of)
