@@ -1,0 +1,1 @@
+"""State tracking: how far a mechanism follows a state that every token changes."""
