@@ -59,13 +59,13 @@ class _Setting:
 
 _SETTINGS = {
     Scale.TINY: _Setting(Grammar(3, 5, 4, 24), 32, 1, 4, expressions=512),
-    Scale.SMALL: _Setting(Grammar(4, 10, 8, 64), 64, 3, 4, expressions=2048),
+    Scale.SMALL: _Setting(Grammar(4, 6, 7, 40), 64, 2, 4, expressions=2048),
     Scale.BASE: _Setting(Grammar(10, 10, 512, 2048), 256, 6, 8, expressions=2000),
 }
 
 _RECIPES = {
     Scale.TINY: Recipe(steps=100, batch_size=32, learning_rate=5e-3),
-    Scale.SMALL: Recipe(steps=600, batch_size=32, learning_rate=3e-3),
+    Scale.SMALL: Recipe(steps=400, batch_size=64, learning_rate=4e-3),
     Scale.BASE: Recipe(
         steps=5000,
         batch_size=32,
