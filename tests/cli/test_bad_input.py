@@ -17,7 +17,7 @@ LLA = ("--attn", "lla")
         ((*RUN, *LLA, "--task", "masked-lm"), "no task of masked-lm has slots of causal-cross"),
         (("run", *LLA, "--pattern", "CX"), "unknown pattern 'CX'"),
         (("run", *LLA, "--pattern", "CC", "--scale", "huge"), "choose from tiny, small"),
-        (("run", *LLA, "--pattern", "CC", "--scale", "paper"), "has no scale paper"),
+        ((*RUN, *LLA, "--task", "test-time-regression", "--scale", "paper"), "has no scale paper"),
         ((*RUN, *LLA, "--seeds", "0"), "--seeds must be at least 1"),
         ((*RUN, *LLA, "--seeds", "many"), "--seeds"),
         ((*RUN, *LLA, "--measure", "speed"), "unknown measure 'speed'"),
