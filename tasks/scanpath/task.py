@@ -74,7 +74,7 @@ SETTINGS = {
 
 RECIPES = {
     Scale.TINY: Recipe(steps=100, batch_size=32, learning_rate=4e-3),
-    Scale.SMALL: Recipe(steps=600, batch_size=32, learning_rate=3e-3),
+    Scale.SMALL: Recipe(steps=1000, batch_size=32, learning_rate=4e-3),
     Scale.BASE: Recipe(
         steps=10_000, batch_size=256, learning_rate=5e-4, evaluations=5, precision="bfloat16"
     ),

@@ -79,7 +79,7 @@ SETTINGS = {
 
 RECIPES = {
     Scale.TINY: Recipe(steps=100, batch_size=8, learning_rate=4e-3),
-    Scale.SMALL: Recipe(steps=500, batch_size=16, learning_rate=3e-3),
+    Scale.SMALL: Recipe(steps=650, batch_size=16, learning_rate=3e-3),
     Scale.BASE: Recipe(
         steps=8000, batch_size=64, learning_rate=5e-4, evaluations=8, precision="bfloat16"
     ),
