@@ -66,7 +66,7 @@ class Setting:
 
 SETTINGS = {
     Scale.TINY: Setting(5, 40, 2, 2, 8, queries=8, prompts=256, steps=100, batch_size=32),
-    Scale.SMALL: Setting(5, 40, 3, 4, 8, queries=8, prompts=2048, steps=800, batch_size=64),
+    Scale.SMALL: Setting(5, 40, 3, 4, 8, queries=8, prompts=2048, steps=500, batch_size=64),
     Scale.BASE: Setting(20, 160, 6, 8, 32, queries=16, prompts=4096, steps=10000, batch_size=256),
 }
 
@@ -239,7 +239,7 @@ class InContextLinearRegression(Task):
         return Recipe(
             steps=self.setting.steps,
             batch_size=self.setting.batch_size,
-            learning_rate=1e-2,
+            learning_rate=2e-3 if self.scale is Scale.BASE else 2e-2,
             weight_decay=0.0,
             evaluations=2,
         )

@@ -41,7 +41,7 @@ SEGMENTS = (16, 32, 64, 128)
 
 SETTINGS = {
     Scale.TINY: Setting(128, 32, 8, 64, problems=8, steps=40, batch_size=4),
-    Scale.SMALL: Setting(128, 32, 8, 64, problems=64, steps=400, batch_size=8),
+    Scale.SMALL: Setting(128, 32, 8, 64, problems=64, steps=600, batch_size=8),
     Scale.BASE: Setting(1024, 32, 32, 512, problems=64, steps=4000, batch_size=32),
 }
 
@@ -141,7 +141,7 @@ class InContextRegression(RegressionTask):
         return Recipe(
             steps=self.setting.steps,
             batch_size=self.setting.batch_size,
-            learning_rate=3e-3,
+            learning_rate=3e-3 if self.scale is Scale.BASE else 1e-2,
             weight_decay=0.0,
         )
 

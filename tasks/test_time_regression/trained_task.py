@@ -10,7 +10,7 @@ from tasks.test_time_regression.regression_task import RegressionTask, Setting
 
 SETTINGS = {
     Scale.TINY: Setting(128, 32, 8, 64, problems=32, steps=60, batch_size=4),
-    Scale.SMALL: Setting(1024, 256, 16, 256, problems=32, steps=200, batch_size=2),
+    Scale.SMALL: Setting(1024, 256, 16, 256, problems=32, steps=400, batch_size=2),
     Scale.BASE: Setting(4096, 512, 64, 1024, problems=64, steps=2000, batch_size=4),
 }
 
@@ -102,7 +102,7 @@ class TestTimeRegressionTrained(RegressionTask):
         return Recipe(
             steps=self.setting.steps,
             batch_size=self.setting.batch_size,
-            learning_rate=1e-2,
+            learning_rate=5e-3 if self.scale is Scale.BASE else 2e-2,
             warmup_steps=20,
             weight_decay=0.0,
         )
