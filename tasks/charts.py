@@ -14,7 +14,7 @@ _CELL = 44
 _WIDTH, _HEIGHT = 260, 140
 
 Level = int | float | str
-"""Where a cell or a point lies on an axis"""
+"""Where a cell lies on an axis"""
 
 
 def heat(
@@ -79,14 +79,17 @@ def curves(
         for curve, values in series.items()
         for at, number in values.items()
     ]
-    levels = sorted({point["x"] for point in points})
-    scale = alt.Scale(type="log", base=2, nice=False) if doubling else alt.Scale(zero=False)
-    ticks = {"values": levels, "format": "d"} if doubling else {}
+    if doubling:
+        levels = sorted({at for values in series.values() for at in values})
+        axis = alt.Axis(values=levels, format="d")
+        scale = alt.Scale(type="log", base=2, nice=False)
+    else:
+        axis, scale = alt.Axis(), alt.Scale(zero=False)
     chart = (
         alt.Chart(pd.DataFrame(points), width=_WIDTH, height=_HEIGHT)
         .mark_line(point=True)
         .encode(
-            x=alt.X("x:Q", title=x, scale=scale, axis=alt.Axis(**ticks)),
+            x=alt.X("x:Q", title=x, scale=scale, axis=axis),
             y=alt.Y("y:Q", title=y, scale=alt.Scale(zero=True)),
             color=alt.Color("curve:N", title=None, sort=None, legend=alt.Legend(orient="bottom")),
         )

@@ -111,7 +111,8 @@ def source_batch(
     Returns:
         keys and values (B, P); asked (B, P); targets (B, P), the values asked for, counted from 0.
     """
-    order = distinct(*drawn.keys.shape[:1], *drawn.keys.shape[1:] * 2, generator)
+    problems, pairs = drawn.keys.shape
+    order = distinct(problems, pairs, pairs, generator)
     return {
         "keys": drawn.keys,
         "values": drawn.values,

@@ -67,13 +67,13 @@ SETTINGS = {
         recipe=Recipe(steps=60, batch_size=16, learning_rate=3e-3, warmup_steps=10),
     ),
     Scale.SMALL: Setting(
-        Vocabulary(128, 128),
+        Vocabulary(256, 256),
         pairs=(4, 8, 16, 32, 64),
         lengths=(64, 128, 256),
-        dim=96,
-        heads=6,
+        dim=48,
+        heads=3,
         problems=64,
-        recipe=Recipe(steps=400, batch_size=16, learning_rate=2e-3),
+        recipe=Recipe(steps=600, batch_size=8, learning_rate=3e-3),
     ),
     Scale.BASE: Setting(
         Vocabulary(4096, 4096),
@@ -109,7 +109,7 @@ EVALUATION_SEED = {"validation": 1_000_000, "test": 2_000_000}
             "key. Causal self: two layers over one stream. Cross: one layer from the questions to "
             "a source of pairs. No feed-forward layers, no convolutions; the backbone starts as "
             "the circuit that looks a key up, alike for every mechanism. At scale small 4 to 64 "
-            "of 128 keys and 128 values, streams of 64 to 256 tokens."
+            "of 256 keys and 256 values, streams of 64 to 256 tokens."
         ),
         backbones={
             Pattern.CAUSAL_SELF: "two attention layers",

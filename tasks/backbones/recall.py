@@ -128,8 +128,8 @@ class StreamRecall(nn.Module):
             max_length: longest stream.
         """
         super().__init__()
-        self.half, self.classes = dim // 2, classes
-        self.token = nn.Embedding(tokens, self.half)
+        self.width, self.classes = dim // 2, classes
+        self.token = nn.Embedding(tokens, self.width)
         self.layers = nn.ModuleList(
             RecallLayer(
                 slots,
@@ -143,25 +143,25 @@ class StreamRecall(nn.Module):
             for index in range(2)
         )
         self.norm = nn.LayerNorm(dim)
-        what, where = slice(0, self.half), slice(self.half, dim)
-        mark = nn.init.orthogonal_(torch.empty(self.half, self.half))
+        what, where = slice(0, self.width), slice(self.width, dim)
+        mark = nn.init.orthogonal_(torch.empty(self.width, self.width))
         marked, copied = torch.zeros(dim, dim), torch.zeros(dim, dim)
-        marked[what, what], copied[what, what] = mark, torch.eye(self.half)
+        marked[what, what], copied[what, what] = mark, torch.eye(self.width)
         first, second = self.layers
         assert isinstance(first, RecallLayer)
         assert isinstance(second, RecallLayer)
-        first.start(where, one_place_on(self.half), marked)
+        first.start(where, one_place_on(self.width), marked)
         second.start(what, mark.T, copied)
 
     def forward(self, tokens: Tensor, read: Tensor) -> Tensor:
         """Logits (B, M, classes) at the places ``read`` (B, M) of the streams ``tokens`` (B, L)."""
         what = self.token(tokens)
-        where = places(tokens.shape[1], self.half).to(what).expand_as(what)
+        where = places(tokens.shape[1], self.width).to(what).expand_as(what)
         x = torch.cat([what, where], dim=-1)
         for layer in self.layers:
             x = layer(x)
         x = x.gather(1, read[..., None].expand(-1, -1, x.shape[-1]))
-        return _tied(self.norm(x)[..., : self.half], self.token, self.classes)
+        return _tied(self.norm(x)[..., : self.width], self.token, self.classes)
 
 
 class SourceRecall(nn.Module):
@@ -172,8 +172,8 @@ class SourceRecall(nn.Module):
     ) -> None:
         """See `StreamRecall`."""
         super().__init__()
-        self.half, self.classes = dim // 2, classes
-        self.token = nn.Embedding(tokens, self.half)
+        self.width, self.classes = dim // 2, classes
+        self.token = nn.Embedding(tokens, self.width)
         self.layers = nn.ModuleList(
             [
                 RecallLayer(
@@ -190,7 +190,7 @@ class SourceRecall(nn.Module):
         self.norm = nn.LayerNorm(dim)
         layer = self.layers[0]
         assert isinstance(layer, RecallLayer)
-        layer.start(slice(0, self.half), torch.eye(self.half), torch.eye(dim))
+        layer.start(slice(0, self.width), torch.eye(self.width), torch.eye(dim))
 
     def forward(self, asked: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Logits (B, M, classes) for the keys ``asked`` (B, M) from pairs, (B, P) each."""
@@ -199,7 +199,7 @@ class SourceRecall(nn.Module):
         x = torch.cat([asking, torch.zeros_like(asking)], dim=-1)
         for layer in self.layers:
             x = layer(x, source)
-        return _tied(self.norm(x)[..., self.half :], self.token, self.classes)
+        return _tied(self.norm(x)[..., self.width :], self.token, self.classes)
 
 
 def _tied(x: Tensor, token: nn.Embedding, classes: int) -> Tensor:

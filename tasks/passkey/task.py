@@ -77,10 +77,10 @@ SETTINGS = {
         Haystack(filler=32, keys=64, values=64, needles=8),
         trained=(64, 128, 256),
         beyond=(512, 1024),
-        dim=96,
-        heads=6,
+        dim=48,
+        heads=3,
         problems=16,
-        recipe=Recipe(steps=400, batch_size=16, learning_rate=2e-3, evaluations=2),
+        recipe=Recipe(steps=500, batch_size=16, learning_rate=3e-3, evaluations=2),
     ),
     Scale.BASE: Setting(
         Haystack(filler=1024, keys=1024, values=1024, needles=16),
@@ -309,7 +309,7 @@ class Passkey(Task):
             length: _graded(model, batch)[0].double().mean(1).tolist()
             for length, batch in self.evaluated("test", seed)
         }
-        table = {
+        table: dict[charts.Level, dict[charts.Level, float]] = {
             f"{depth:.0%}": {length: grid[length][row] for length in grid}
             for row, depth in enumerate(DEPTHS)
         }

@@ -21,7 +21,7 @@ def start_from_moves(model: TokenTransformer, cases: Sequence[Case], most_object
     A letter g starts as the sum of the vectors of (p, g(p)), which is also the state that it leads
     to from the start, and the readout of (p, o) is its vector. So letters of all cases share what
     they do, and reading a state out need not be learned; following it must be. Attention starts as
-    a copy. From 300 unrelated embeddings a short run does not get beyond the second letter.
+    a copy. From unrelated embeddings a short run does not get beyond the second letter.
     """
     width = model.token.embedding_dim
     holds = torch.randn(most_objects, most_objects, width)
@@ -33,4 +33,4 @@ def start_from_moves(model: TokenTransformer, cases: Sequence[Case], most_object
     model.token.weight.copy_(torch.cat(letters))
     model.readout.weight.copy_(holds.flatten(0, 1) / width**0.5)
     for layer in model.layers:
-        start_as_copy(layer.attention, 0.5)  # type: ignore[arg-type, union-attr]
+        start_as_copy(layer.attention, 0.5)  # type: ignore[arg-type]

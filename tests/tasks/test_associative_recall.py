@@ -213,7 +213,7 @@ def test_references(pattern: Pattern) -> None:
     values = task.references(0)
     assert {*values} == {reference.name for reference in task.info.references}
     assert values["look-up"] == 1
-    assert values["chance"] == 1 / 128
+    assert values["chance"] == 1 / 256
     # To answer every question with the value of the first is one way to name a shown value.
     shares = [
         (batch["targets"] == batch["targets"][:, :1]).double().mean().item()
