@@ -2,9 +2,9 @@
 
 A stream of n tokens ends with one question or more. Before them stands filler, every token uniform
 over the filler vocabulary, and in it ``needles`` pairs ``key value`` with distinct keys and
-distinct values, at distinct even places. A question repeats a key; its value is wanted. So there
-are as many possible answers in the stream as needles, and only the key tells which one is asked
-for.
+distinct values, at distinct even places. A question is a token of filler and then one of the keys;
+the key's value is wanted. So there are as many possible answers in the stream as needles, and only
+the key tells which one is asked for.
 
 The depth of a needle is the share of the stream before it: 0 is the very start, 1 the last place
 before the questions. In training the needles are uniform over all places and several are asked for;
@@ -47,7 +47,7 @@ class Haystack:
 
 def places(length: int, questions: int) -> int:
     """Places of a stream where a needle may stand, each two tokens wide."""
-    return (length - questions) // 2
+    return length // 2 - questions
 
 
 def draw_places(
@@ -78,7 +78,8 @@ def draw_places_at(
 def draw_streams(
     starts: Tensor, length: int, questions: int, haystack: Haystack, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Streams with needles at the places ``starts`` (B, needles), of which the first are asked for.
+    """Streams with needles at the places ``starts`` (B, needles), of which the first are asked for;
+    ``length`` is even.
 
     Returns:
         tokens (B, n); read (B, questions), the places of the questions; targets (B, questions),
@@ -89,9 +90,10 @@ def draw_streams(
     keys = haystack.filler + distinct(problems, haystack.keys, count, generator)
     values = haystack.first_value + distinct(problems, haystack.values, count, generator)
     tokens.scatter_(1, 2 * starts, keys).scatter_(1, 2 * starts + 1, values)
-    tokens[:, length - questions :] = keys[:, :questions]
+    read = torch.arange(length - 2 * questions + 1, length, 2).repeat(problems, 1)
+    tokens.scatter_(1, read, keys[:, :questions])
     return {
         "tokens": tokens,
-        "read": torch.arange(length - questions, length).repeat(problems, 1),
+        "read": read,
         "targets": values[:, :questions] - haystack.first_value,
     }

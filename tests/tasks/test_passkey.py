@@ -57,8 +57,8 @@ def model_of(task: Passkey, attention: type[Attention] = SoftmaxAttention) -> nn
 
 
 def test_needles_are_distinct_and_uniform() -> None:
-    starts = draw_places(5000, 33, 1, HAYSTACK, generator())
-    assert places(33, 1) == 16
+    starts = draw_places(5000, 34, 1, HAYSTACK, generator())
+    assert places(34, 1) == 16
     assert all(len(set(row)) == 4 for row in starts[:200].tolist())
     share = torch.bincount(starts[:, 0], minlength=16) / 5000
     assert (share - 1 / 16).abs().max() < 4 * (1 / 16 / 5000) ** 0.5
@@ -80,8 +80,8 @@ def test_streams_hold_needles_filler_and_questions() -> None:
     starts = draw_places(200, 40, 2, HAYSTACK, generator())
     batch = draw_streams(starts, 40, 2, HAYSTACK, generator(1))
     tokens, read, targets = batch["tokens"], batch["read"], batch["targets"]
-    assert read[0].tolist() == [38, 39]
-    body = tokens[:, :38]
+    assert read[0].tolist() == [37, 39]
+    body = torch.cat([tokens[:, :37], tokens[:, 38:39]], dim=1)
     assert (body >= HAYSTACK.first_value).sum(1).eq(4).all()
     assert ((body >= HAYSTACK.filler) & (body < HAYSTACK.first_value)).sum(1).eq(4).all()
     assert torch.equal(tokens.gather(1, 2 * starts[:, :2]), tokens.gather(1, read))
@@ -93,7 +93,7 @@ def test_streams_hold_needles_filler_and_questions() -> None:
 
 def test_needles_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="4 needles"):
-        draw_places(1, 8, 1, HAYSTACK, generator())
+        draw_places(1, 8, 2, HAYSTACK, generator())
 
 
 # The effective length
