@@ -48,7 +48,7 @@ class Setting:
 
     haystack: Haystack
     trained: tuple[int, ...]
-    """Lengths equally likely in training"""
+    """Lengths evaluated within training, which draws from all between them"""
     beyond: tuple[int, ...]
     """Lengths that are only evaluated"""
     dim: int
@@ -237,10 +237,14 @@ class Passkey(Task):
         )
 
     def training_batch(self, generator: torch.Generator) -> Batch:
-        """Fresh streams of one length, drawn uniformly, with needles at any depth."""
+        """Fresh streams of one even length, uniform between the shortest and the longest.
+
+        Were there but a few lengths, the places where they end would be learned by heart, and
+        needles that stand there in longer streams not be found.
+        """
         setting = self.setting
-        index = int(torch.randint(len(setting.trained), (), generator=generator))
-        length = setting.trained[index]
+        shortest, longest = min(setting.trained) // 2, max(setting.trained) // 2
+        length = 2 * int(torch.randint(shortest, longest + 1, (), generator=generator))
         haystack = setting.haystack
         batch = setting.recipe.batch_size
         starts = draw_places(batch, length, QUESTIONS, haystack, generator)
