@@ -210,8 +210,8 @@ class Passkey(Task):
     def data_hash(self) -> str:
         """Hash of the generator's settings."""
         setting = self.setting
-        sizes = setting.trained, setting.beyond, setting.problems, DEPTHS
-        text = f"needles {astuple(setting.haystack)} {sizes}"
+        sizes = setting.trained, setting.beyond, setting.problems, DEPTHS, QUESTIONS
+        text = f"needles, every even length, {astuple(setting.haystack)} {sizes}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
