@@ -83,7 +83,7 @@ SETTINGS = {
 }
 
 RECIPES = {
-    Scale.TINY: Recipe(steps=100, batch_size=16, learning_rate=4e-3, betas=(0.9, 0.999)),
+    Scale.TINY: Recipe(steps=100, batch_size=16, learning_rate=8e-3, betas=(0.9, 0.999)),
     Scale.SMALL: Recipe(steps=800, batch_size=32, learning_rate=3e-3, betas=(0.9, 0.999)),
     Scale.BASE: Recipe(
         steps=4000,

@@ -61,7 +61,7 @@ SETTINGS = {
 }
 
 RECIPES = {
-    Scale.TINY: Recipe(steps=100, batch_size=16, learning_rate=4e-3, betas=(0.9, 0.999)),
+    Scale.TINY: Recipe(steps=100, batch_size=16, learning_rate=8e-3, betas=(0.9, 0.999)),
     Scale.SMALL: Recipe(steps=1000, batch_size=16, learning_rate=5e-3, betas=(0.9, 0.999)),
     Scale.BASE: Recipe(
         steps=3000,

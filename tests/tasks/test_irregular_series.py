@@ -285,7 +285,7 @@ def test_tiny_trains_and_needs_attention(tiny: IrregularSeries) -> None:
         train(tiny, model, slots.candidates, 0, lambda **_: None)
         with torch.no_grad():
             scores[attention] = tiny.evaluate(model.eval(), "test", 0)["mse"]
-    assert scores[SoftmaxAttention] < 0.9 * scores[NoAttention]
+    assert scores[SoftmaxAttention] < 0.97 * scores[NoAttention]
 
 
 def test_pictures_show_whole_courses(tiny: IrregularSeries) -> None:
