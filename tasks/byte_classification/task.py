@@ -68,7 +68,7 @@ _SETTINGS = {
 
 _RECIPES = {
     Scale.TINY: Recipe(steps=100, batch_size=16, learning_rate=5e-3),
-    Scale.SMALL: Recipe(steps=700, batch_size=16, learning_rate=2e-3),
+    Scale.SMALL: Recipe(steps=600, batch_size=16, learning_rate=2.5e-3),
     Scale.BASE: Recipe(
         steps=4000,
         batch_size=32,

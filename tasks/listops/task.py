@@ -65,7 +65,7 @@ _SETTINGS = {
 
 _RECIPES = {
     Scale.TINY: Recipe(steps=100, batch_size=32, learning_rate=5e-3),
-    Scale.SMALL: Recipe(steps=400, batch_size=64, learning_rate=4e-3),
+    Scale.SMALL: Recipe(steps=400, batch_size=64, learning_rate=3e-3),
     Scale.BASE: Recipe(
         steps=5000,
         batch_size=32,

@@ -57,7 +57,7 @@ _SETTINGS = {
 
 _RECIPES = {
     Scale.TINY: Recipe(steps=60, batch_size=32, learning_rate=5e-3),
-    Scale.SMALL: Recipe(steps=600, batch_size=32, learning_rate=2.5e-3),
+    Scale.SMALL: Recipe(steps=600, batch_size=32, learning_rate=4e-3),
     Scale.BASE: Recipe(
         steps=4000,
         batch_size=64,
