@@ -34,13 +34,15 @@ check: $(DEV) ## format, lint, types, generated docs
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python docs/build_tasks.py --check
+	$(BIN)/python docs/build_findings.py --check
 
 format: $(DEV) ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(DEV) ## write docs/tasks.md from the registry and the reference results
+docs: $(DEV) ## write docs/tasks.md and docs/findings.md from the registry and the reference results
 	$(BIN)/python docs/build_tasks.py
+	$(BIN)/python docs/build_findings.py
 
 dashboard: $(BASE) ## browse the leaderboard
 	$(BIN)/cab dashboard

@@ -8,7 +8,7 @@ from torch import Tensor
 from attentions.exact import exact_softmax
 from attentions.masks import visible
 from attentions.softmax import SoftmaxAttention, softmax_flops
-from cab import Attention, AttentionContext, AttentionShape, AttentionSpec, Pattern
+from cab import Attention, AttentionContext, AttentionShape, AttentionSpec
 
 
 class ModifiedSoftmax(Attention):
@@ -50,11 +50,12 @@ class ModifiedSoftmax(Attention):
         self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
     ) -> Tensor:
         """See `cab.Attention.forward`."""
-        if self.training:
+        if self.training or not self.switched.any():
             return self.plain(q, k, v, context)
-        plain = self.plain(q, k, v, context)
-        modified = self.modified_map(q, k, self._seen(q, k, context), context)
-        return torch.where(self.switched[:, None, None], modified.to(v.dtype) @ v, plain)
+        modified = self.modified_map(q, k, self._seen(q, k, context), context).to(v.dtype) @ v
+        if self.switched.all():
+            return modified
+        return torch.where(self.switched[:, None, None], modified, self.plain(q, k, v, context))
 
     def _seen(self, q: Tensor, k: Tensor, context: AttentionContext | None) -> Tensor:
         """(B or 1, 1, Lq, Lk) bool."""
@@ -65,9 +66,8 @@ class ModifiedSoftmax(Attention):
         return mask.expand(*rows, q.shape[-2], k.shape[-2])
 
     def flops(self, shape: AttentionShape) -> float:
-        """Those of softmax, for the plain map and for the modified one."""
-        causal = self.pattern is Pattern.CAUSAL_SELF
-        return softmax_flops(shape, causal) + softmax_flops(shape, causal=False)
+        """2 B H Lq Lk (D + Dv): the whole matrix, masked or not."""
+        return softmax_flops(shape, causal=False)
 
 
 def wide_softmax(q: Tensor, k: Tensor, seen: Tensor) -> Tensor:

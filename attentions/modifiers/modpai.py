@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from attentions.exact import exact_softmax
-from attentions.modifiers.modified_softmax import ModifiedSoftmax, wide_softmax
+from attentions.modifiers.modified_softmax import ModifiedSoftmax
 from cab import (
     AttentionContext,
     AttentionInfo,
@@ -72,7 +72,7 @@ class ModifiedPai(ModifiedSoftmax):
         """See `ModifiedSoftmax.modified_map`."""
         wide = torch.promote_types(q.dtype, torch.float32)
         scores = q.to(wide) @ k.to(wide).transpose(-1, -2) * q.shape[-1] ** -0.5
-        ranking = wide_softmax(q, k, seen).mean(1, keepdim=True)
+        ranking = _weights(scores, seen).mean(1, keepdim=True)
         # Keys that a row does not see have no part in its quantiles.
         known = ranking.masked_fill(~seen, torch.nan)
         points = torch.tensor([0.25, 0.75, 1 - self.share], dtype=wide, device=q.device)
@@ -80,7 +80,7 @@ class ModifiedPai(ModifiedSoftmax):
         bottom = ranking > high + 1.5 * (high - low)
         top = (ranking > bar) & ~bottom
         scores = scores + (self.alpha * top + self.beta * bottom) * scores.abs()
-        return scores.masked_fill(~seen, -torch.inf).softmax(-1).masked_fill(~seen, 0.0)
+        return _weights(scores, seen)
 
     def reference(
         self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
@@ -104,3 +104,8 @@ class ModifiedPai(ModifiedSoftmax):
                     scores = scores + self.beta * bottom * scores.abs()
                     out[b, h, i] = scores.softmax(0) @ v[b, h, keys]
         return out
+
+
+def _weights(scores: Tensor, seen: Tensor) -> Tensor:
+    """Softmax over the keys that a row sees; zeros where it sees none."""
+    return scores.masked_fill(~seen, -torch.inf).softmax(-1).masked_fill(~seen, 0.0)

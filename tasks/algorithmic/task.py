@@ -213,8 +213,9 @@ class Algorithmic(Task):
     def statistics_draw(condition: Condition) -> tuple[Tensor, Tensor]:
         """Lists (N, n) and targets (N, n, F) in float64 that are neither trained on nor tested."""
         generator = torch.Generator().manual_seed(_STATISTICS_SEED)
-        lists = draw_lists(_STATISTICS_DRAWS, *condition, generator).double()
-        return lists, targets_of(lists)
+        with torch.device("cpu"):  # also where a backbone is built without memory
+            lists = draw_lists(_STATISTICS_DRAWS, *condition, generator).double()
+            return lists, targets_of(lists)
 
     def build(self, slots: Slots) -> nn.Module:
         """See `cab.Task.build`."""

@@ -51,7 +51,7 @@ def test_a_good_candidate_reports_start_progress_and_scores(candidate, plan_of):
     assert metrics["mse"].value > 0
     assert metrics["validation_mse"].phase == "eval"
     assert metrics["train_loss"].samples
-    assert metrics["mse"].parameters_attention == 1
+    assert metrics["mse"].parameters_attention == 2  # a gain for each of the two dimensions
     assert metrics["mse"].threads == 1
 
 
