@@ -23,8 +23,8 @@ $(DEV): $(BASE)
 run: $(BASE) ## measure lla on causal-cross beside softmax and none (about ten minutes on 2 cores)
 	$(BIN)/cab run --attn lla --pattern causal-cross
 
-test: $(DEV) ## run the tests
-	$(BIN)/python -m pytest -m "not slow"
+test: $(DEV) ## run the tests, a file at a time on each of two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --benchmark-disable
 
 test-slow: $(DEV) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow

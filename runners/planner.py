@@ -224,7 +224,10 @@ def _tasks(
     """
     asked = named_tasks(names) or [info.id for info in TASKS.infos() if not info.probe]
     entries = [TASKS.resolve(name) for name in asked]
-    return [entry for entry in entries if scale in entry.info.scales or entry in named]
+    kept = [entry for entry in entries if scale in entry.info.scales or entry in named]
+    if not kept:
+        raise UsageError(f"none of the tasks {', '.join(asked)} has a scale {scale}")
+    return kept
 
 
 def _patterns(names: Sequence[str]) -> list[Pattern]:

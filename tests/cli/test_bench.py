@@ -11,7 +11,7 @@ from cab.errors import UsageError
 
 WORDS = (
     "bench", "--attn", "linear-elu", "--pattern", "causal-self", "--heads", "2", "--head-dim",
-    "16", "--batch", "2", "--dtype", "fp32", "--processes", "2", "--seconds", "6",
+    "16", "--batch", "2", "--dtype", "fp32", "--processes", "2", "--seconds", "12",
     "--device", "cpu", "--threads", "1",
 )  # fmt: skip
 

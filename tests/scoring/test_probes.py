@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from cab.cli.standings import metric_sheets
+from cab.errors import UsageError
 from cab.registries import TASKS, named_tasks
 from cab.scoring.quality import quality_board
 from cab.scoring.reference_lines import reference_lines
@@ -83,7 +84,9 @@ def test_a_run_without_named_tasks_leaves_probes_out():
     assert plan(tasks=["all"]) >= plan() | {"test-time-regression"}
 
 
-def test_a_task_that_nobody_named_is_left_out_where_it_lacks_the_scale():
-    lacking = {info.id for info in TASKS.infos() if "paper" not in info.scales}
-    assert "test-time-regression" in lacking
-    assert not plan(tasks=["all"], scale="paper") & lacking
+def test_tasks_that_nobody_named_are_left_out_where_they_lack_the_scale():
+    assert not any("paper" in info.scales for info in TASKS.infos() if info.probe)
+    with pytest.raises(UsageError, match="has a scale paper"):
+        plan(tasks=["probes"], scale="paper")
+    with pytest.raises(UsageError, match="has no scale paper"):
+        plan(tasks=["test-time-regression"], scale="paper")
