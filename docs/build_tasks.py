@@ -46,7 +46,15 @@ by its plain formula: what the two differ by is noise. The tables below show it 
 and stored in `results/reference`.
 """
 
+PROBES = """# Probes
+
+Each isolates one ability on a problem with a known ceiling. They are run and ranked on their own
+(`--task probes`) and do not enter the headline index; [findings.md](findings.md) has their sweeps,
+beside what papers claim. References are computed on the test problems of each seed.
+"""
+
 ENTRIES = ("softmax", "none", "softmax-exact")
+OF_PROBES = ("softmax", "none", "linear-elu")
 
 COMMAND = f"cab run {' '.join(f'--attn {e}' for e in ENTRIES)} --pattern all --measure quality"
 
@@ -67,18 +75,23 @@ def page() -> str:
     """The whole page."""
     results = load_results(ResultStore(REFERENCE))
     seeds = results.rows["seed"].nunique()
-    parts = [HEAD.format(seeds=seeds, command=COMMAND), _overview()]
-    parts += [_task(info, results) for info in TASKS.infos()]
+    infos = sorted(TASKS.infos(), key=lambda info: (info.probe, info.id))
+    parts = [HEAD.format(seeds=seeds, command=COMMAND), _overview(infos)]
+    for info in infos:
+        if info.probe and PROBES not in parts:
+            parts.append(PROBES)
+        parts.append(_task(info, results))
     parts.append(_data())
     return "\n".join(parts)
 
 
-def _overview() -> str:
+def _overview(infos: list[TaskInfo]) -> str:
     lines = ["| task | " + " | ".join(p.abbreviation for p in Pattern) + " | data |"]
     lines.append("|---|" + "---|" * (len(Pattern) + 1))
-    for info in TASKS.infos():
+    for info in infos:
         marks = [info.backbones.get(p, "") for p in Pattern]
-        lines.append(f"| [{info.id}](#{info.id}) | " + " | ".join(marks) + f" | {info.dataset} |")
+        name = f"[{info.id}](#{info.id})" + (" (probe)" if info.probe else "")
+        lines.append(f"| {name} | " + " | ".join(marks) + f" | {info.dataset} |")
     return "\n".join(lines) + "\n"
 
 
@@ -90,8 +103,9 @@ def _task(info: TaskInfo, results: Results) -> str:
         unit = f"{metric.unit}, " if metric.unit else ""
         lines.append(f"* `{metric.name}` ({unit}{better} is better{index}): {metric.help}")
     lines.append("")
-    if info.references:
-        lines += [f"* Reference `{r.name}`, of {r.metric}: {r.help}" for r in info.references]
+    known = [r for r in info.references if info.metric(r.metric).headline]
+    if known:
+        lines += [f"* Reference `{r.name}`, of {r.metric}: {r.help}" for r in known]
         lines.append("")
     if info.differences:
         lines.append(f"Differs from CAB's task: {info.differences}\n")
@@ -104,6 +118,7 @@ def _task(info: TaskInfo, results: Results) -> str:
 def _measured(info: TaskInfo, results: Results) -> str:
     rows: list[str] = []
     known: list[str] = []
+    entries = OF_PROBES if info.probe else ENTRIES
     for pattern in Pattern:
         if pattern not in info.backbones:
             continue
@@ -115,7 +130,7 @@ def _measured(info: TaskInfo, results: Results) -> str:
             part = scored[scored["metric"] == metric.name]
             if part.empty:
                 continue
-            values = [_cell(part, entry) for entry in ENTRIES]
+            values = [_cell(part, entry) for entry in entries]
             found = discrimination(scored, info.id, metric.name)
             ratio = "-" if found is None else f"{found.ratio:.1f}"
             if found is not None and metric is info.metrics[0] and found.verdict is False:
@@ -129,8 +144,8 @@ def _measured(info: TaskInfo, results: Results) -> str:
         ]
     if not rows:
         return ""
-    head = f"| pattern | metric | {' | '.join(ENTRIES)} | gap / spread |"
-    table = [head, "|---|---|" + "---|" * (len(ENTRIES) + 1), *rows, ""]
+    head = f"| pattern | metric | {' | '.join(entries)} | gap / spread |"
+    table = [head, "|---|---|" + "---|" * (len(entries) + 1), *rows, ""]
     return "\n".join([*table, *known, ""] if known else table)
 
 
