@@ -14,10 +14,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import numpy as np
 from claims import FINDINGS, Finding
 from expectations import Judgement, Scores, Verdict
 
-from cab.cli.tables import plus_minus
+from cab.cli.tables import plus_minus, significant
 from cab.scoring.intervals import mean_interval
 from cab.scoring.reference_lines import MARK
 from cab.scoring.results import Results, load_results
@@ -124,7 +125,11 @@ def _cell(scores: Scores, entry: str, metric: str) -> str:
     if values.empty and entry.startswith(MARK):
         suffix = metric.partition("_")[2].replace("_", "-")
         values = scores.of(f"{entry}-{suffix}", metric)
-    return plus_minus(mean_interval(values.to_numpy(float))) if len(values) else "-"
+    if values.empty:
+        return "-"
+    if np.ptp(values) <= 1e-9 * abs(values).max():  # the same for every seed, up to rounding
+        return significant(float(values.iloc[0]), 4)
+    return plus_minus(mean_interval(values.to_numpy(float)))
 
 
 if __name__ == "__main__":

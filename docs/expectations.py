@@ -55,7 +55,10 @@ class Scores:
 
     def higher(self, metric: str) -> bool:
         """Whether more of a metric is better."""
-        return bool(self._rows[self._rows["metric"] == metric]["higher_is_better"].iloc[0])
+        own = self._rows[self._rows["metric"] == metric]
+        if own.empty:
+            raise ValueError(f"results/reference has no {metric} of this task: measure it first")
+        return bool(own["higher_is_better"].iloc[0])
 
     def seconds(self, entry: str) -> float:
         """Median time of training."""
@@ -91,6 +94,11 @@ def _signed(interval: Interval) -> str:
     return words if words.startswith("-") else f"+{words}"
 
 
+def _gain(interval: Interval) -> str:
+    words = plus_minus(interval)
+    return f"worse by {words[1:]}" if words.startswith("-") else f"better by {words}"
+
+
 @dataclass(frozen=True)
 class Better:
     """``one`` scores better than ``other``."""
@@ -103,7 +111,7 @@ class Better:
         """By the paired difference."""
         interval = mean_interval(_gains(scores, self.one, self.other, self.metric))
         claim = f"{_name(self.one)} is better than {_name(self.other)} on {self.metric}"
-        return Judgement(claim, f"better by {_signed(interval)}", _verdict(interval))
+        return Judgement(claim, _gain(interval), _verdict(interval))
 
 
 @dataclass(frozen=True)
@@ -167,7 +175,7 @@ class Improves:
         sign = 1 if len(gains) == 0 or scores.higher(self.before) else -1
         interval = mean_interval(sign * gains)
         claim = f"{_name(self.entry)} is better on {self.after} than on {self.before}"
-        return Judgement(claim, f"better by {_signed(interval)}", _verdict(interval))
+        return Judgement(claim, _gain(interval), _verdict(interval))
 
 
 @dataclass(frozen=True)
