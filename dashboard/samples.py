@@ -16,6 +16,8 @@ from dashboard.wording import plain, run_command
 
 _SIDE_BY_SIDE = 3
 
+_PANEL_HEIGHT = 270
+
 
 def show(snapshot: Snapshot, choice: Choice) -> None:
     """The section."""
@@ -77,4 +79,7 @@ def _show_one(artifact: Artifact | None) -> None:
     elif artifact.suffix == "png":
         st.image(artifact.content)
     else:
-        st.vega_lite_chart(spec=json.loads(artifact.content), width="content")
+        spec = json.loads(artifact.content)
+        # Streamlit gives a chart of one panel no room for its axes and legend by itself.
+        height = _PANEL_HEIGHT if "mark" in spec or "layer" in spec else "content"
+        st.vega_lite_chart(spec=spec, width="content", height=height)

@@ -45,7 +45,9 @@ def show_scores(snapshot: Snapshot, choice: Choice, order: list[str]) -> None:
     table = table[table["task"] == task]
     metrics = _metrics(table, info)
     headings = {metric.name: _heading(metric) for metric in metrics}
-    names = [entry for entry in order if entry in set(table["entry"])]
+    present = sorted(table["entry"].unique())
+    names = [entry for entry in order if entry in present]
+    names += [entry for entry in present if entry not in names]
     found_on = (track.pattern, track.scale, track.device)
     references = reference_lines(snapshot.results, *found_on, str(task))
     st.dataframe(_scores_frame(table, metrics, names, headings), hide_index=True)
