@@ -81,5 +81,7 @@ def _show_one(artifact: Artifact | None) -> None:
     else:
         spec = json.loads(artifact.content)
         # Streamlit gives a chart of one panel no room for its axes and legend by itself.
-        height = _PANEL_HEIGHT if "mark" in spec or "layer" in spec else "content"
-        st.vega_lite_chart(spec=spec, width="content", height=height)
+        one_panel = "mark" in spec or "layer" in spec
+        st.vega_lite_chart(
+            spec=spec, width="content", height=_PANEL_HEIGHT if one_panel else "content"
+        )
