@@ -113,7 +113,7 @@ def _published(name: str, patterns: Sequence[Pattern], tasks: Sequence[str]) -> 
 
 
 def _measured(choice: Choice, out: Path) -> list[Sheet]:
-    from cab.cli.standings import tracks_sheet
+    from cab.cli.correlation_sheets import tracks_sheet
     from cab.scoring.cost import axis
     from cab.scoring.results import joined, load_costs, load_scores
     from cab.store import ResultStore
@@ -151,6 +151,7 @@ def _track(
 ) -> Iterator[Sheet]:
     """Sheets of one scale and device; fills its boards by pattern."""
     from cab.cli import compositional_sheet, cost_sheets, standings
+    from cab.cli.metric_sheets import metric_sheets
     from cab.cli.tables import board
     from cab.scoring.cost import axis
 
@@ -163,7 +164,7 @@ def _track(
             yield from [sheet] if sheet else []
             continue
         if by is None and metric not in (BY_INDEX, BY_RATING):
-            yield from standings.metric_sheets(results, metric, *place, tasks, grade)
+            yield from metric_sheets(results, metric, *place, tasks, grade)
             continue
         boards[pattern] = board(results, *place, tasks)
         if by is not None:

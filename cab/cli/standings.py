@@ -1,18 +1,16 @@
-"""Leaderboards of quality as sheets: by pattern, over all patterns, and by other measures."""
+"""Leaderboards of quality as sheets: by pattern, over all patterns, and by Bradley-Terry."""
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from cab.cli.sheet import Column, Line, Sheet, Value, bounds, interval_data, number, signed
 from cab.cli.tables import plus_minus
 from cab.info import Kind
 from cab.registries import ATTENTIONS
 from cab.scoring.bradley_terry import Rating
-from cab.scoring.correlation import Correlation, correlations, without
-from cab.scoring.intervals import UNKNOWN, Interval, mean_interval
+from cab.scoring.intervals import UNKNOWN, Interval
 from cab.scoring.overall import OverallStanding, overall
 from cab.scoring.quality import (
     DISCRIMINATION,
@@ -20,11 +18,8 @@ from cab.scoring.quality import (
     QualityBoard,
     Separation,
     Standing,
-    scores,
 )
-from cab.scoring.reference_lines import reference_lines
 from cab.scoring.results import Results
-from cab.scoring.task_scores import BASELINE
 
 LEGEND = (
     "index: mean over tasks of the signed log-ratio to softmax, paired by seed; +0.1 is about 10 % "
@@ -217,105 +212,6 @@ def rating_sheet(
             "unknown in the upper end of its interval.",
         ),
     )
-
-
-def metric_sheets(
-    results: Results,
-    metric: str,
-    pattern: str,
-    scale: str,
-    device: str,
-    tasks: Collection[str] = (),
-    grade: str | None = None,
-) -> list[Sheet]:
-    """Raw scores of one metric, a sheet for every task that reports it."""
-    table = scores(results, pattern, scale, device)
-    if metric not in set(table["metric"]):
-        table = scores(results, pattern, scale, device, phase="analysis")
-    table = table[table["metric"] == metric]
-    sheets = []
-    for task in sorted(str(name) for name in table["task"].unique()):
-        if tasks and task not in tasks:
-            continue
-        part = table[table["task"] == task]
-        higher = bool(part["higher_is_better"].iloc[0])
-        rows = []
-        for entry, own in part.groupby("entry", observed=True):
-            attention, its = str(own["attention"].iloc[0]), str(own["grade"].iloc[0])
-            if kept(attention, its, grade):
-                found = mean_interval(own["value"].to_numpy(dtype=float))
-                rows.append((str(entry), attention, its, found))
-        rows.sort(key=lambda r: (-r[3].value if higher else r[3].value, r[0]))
-        lines = tuple(_metric_line(place, *row) for place, row in enumerate(rows, start=1))
-        columns = (
-            Column("#", right=True),
-            Column("attention"),
-            Column("grade"),
-            Column(metric, right=True),
-            Column("seeds", right=True),
-        )
-        arrow = "↑" if higher else "↓"
-        about: dict[str, Value] = {
-            "pattern": pattern, "scale": scale, "device": device, "task": task, "metric": metric,
-        }  # fmt: skip
-        title = f"{pattern}, {metric} {arrow} on {task} ({scale}, {device})"
-        notes = ["mean ± half of the 95 % interval over seeds"]
-        notes += [
-            f"{line.name}: {plus_minus(line.value)}"
-            for line in reference_lines(results, pattern, scale, device, task)
-            if line.metric == metric
-        ]
-        sheets.append(Sheet(title, columns, lines, about, tuple(notes)))
-    return sheets
-
-
-def _metric_line(place: int, entry: str, attention: str, grade: str, value: Interval) -> Line:
-    data: dict[str, Value] = {
-        "rank": place, "entry": entry, "attention": attention, "grade": grade,
-        **interval_data("value", value), "seeds": value.n,
-    }  # fmt: skip
-    return Line((str(place), entry, grade, plus_minus(value), str(value.n)), data)
-
-
-def correlation_sheet(found: Sequence[Correlation], title: str = "Correlations") -> Sheet:
-    """Pairs of columns; refused ones say why."""
-    columns = (
-        Column("one"), Column("other"), Column("Spearman", right=True),
-        Column("95 % interval", right=True), Column("n", right=True),
-    )  # fmt: skip
-    lines = []
-    for c in found:
-        words = ("-", "refused: n < 5") if c.refused else (
-            f"{c.rho.value:+.2f}", f"{c.rho.low:+.2f} .. {c.rho.high:+.2f}",
-        )  # fmt: skip
-        data: dict[str, Value] = {
-            "one": c.first, "other": c.second, **interval_data("rho", c.rho), "n": c.n,
-        }  # fmt: skip
-        lines.append(Line((c.first, c.second, *words, str(c.n)), data))
-    return Sheet(title, columns, tuple(lines))
-
-
-def tracks_sheet(boards: Mapping[tuple[str, str], Mapping[str, QualityBoard]]) -> Sheet | None:
-    """Whether one track ranks as another does; None where no two have a pattern in common.
-
-    Args:
-        boards: by scale and device, then by pattern.
-    """
-    found = []
-    for one, other in itertools.combinations(boards, 2):
-        for pattern in boards[one].keys() & boards[other].keys():
-            columns = {
-                f"{pattern}, {', '.join(track)}": {
-                    s.entry: s.index.value for s in boards[track][pattern].standings if s.index.n
-                }
-                for track in (one, other)
-            }
-            if all(columns.values()):
-                found += correlations(without(columns, controls() - {BASELINE}))
-    if not found:
-        return None
-    title = "Rank correlations between tracks: does the small one predict the large one?"
-    return correlation_sheet(sorted(found, key=lambda c: (c.first, c.second)), title)
 
 
 def board_notes(board: QualityBoard) -> list[str]:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
-from cab.cli import cost_sheets, standings
+from cab.cli import correlation_sheets, cost_sheets, standings
 from cab.cli.formats import html_table
 from cab.cli.sheet import Column, Line, Sheet
 from cab.cli.tables import board
@@ -99,7 +99,7 @@ def page(results: Results, tracks: Sequence[tuple[str, str]], source: str) -> st
     for track, (key, name) in zip(tracks, names, strict=True):
         body.append(f'<h2 id="{key}">{html.escape(name)}</h2>')
         body += _track(results, boards[track], *track, colour)
-    between = standings.tracks_sheet(boards)
+    between = correlation_sheets.tracks_sheet(boards)
     body.append(html_table(between) if between else "")
     body.append('<h2 id="method">Method</h2><dl>')
     body += [f"<dt><b>{html.escape(t)}</b></dt><dd>{html.escape(w)}</dd>" for t, w in METHOD]
@@ -246,7 +246,7 @@ def _correlations(boards: Boards) -> list[str]:
             parts.append(f"<p>None: at most {most} entries in common, five are asked for.</p>")
         else:
             parts.append(f'<div class="wide">{correlation_plot(list(columns), found)}</div>')
-            numbers = html_table(standings.correlation_sheet(found), 4)
+            numbers = html_table(correlation_sheets.correlation_sheet(found), 4)
             parts.append(f"<details><summary>With intervals</summary>{numbers}</details>")
     return parts
 

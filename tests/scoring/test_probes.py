@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from cab.cli.standings import metric_sheets
+from cab.cli.metric_sheets import metric_sheets
 from cab.errors import UsageError
 from cab.registries import TASKS, named_tasks
 from cab.scoring.quality import quality_board
