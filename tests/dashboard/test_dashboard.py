@@ -5,84 +5,18 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from PIL import Image
-from streamlit.testing.v1 import AppTest
 
-import dashboard
-from cab.artifact import Artifact
 from cab.patterns import Pattern
 from cab.scoring.results import load_results
 from cab.store import ResultStore
 from dashboard.provenance import to_csv
 from dashboard.training import curves_frame
+from tests.dashboard.reader import APP, SECTIONS, Open, choose, go, leaderboard, ranks, table, words
 from tests.dashboard.stores import CLEAR, CURVE, SEEDS, StoreBuilder
-
-APP = Path(dashboard.__file__).with_name("app.py")
-SECTIONS = ("Quality", "Cost", "Training", "Samples", "Entries")
-
-Open = Callable[[], AppTest]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> StoreBuilder:
-    return StoreBuilder(tmp_path / "results")
-
-
-@pytest.fixture
-def open_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
-    monkeypatch.setenv("CAB_RESULTS", str(tmp_path / "results"))
-
-    def run() -> AppTest:
-        page = AppTest.from_file(APP, default_timeout=60).run()
-        assert not page.exception
-        return page
-
-    return run
-
-
-def go(page: AppTest, section: str) -> AppTest:
-    page.segmented_control(key="section").set_value(section).run()
-    assert not page.exception
-    return page
-
-
-def choose(page: AppTest, label: str, *values: str) -> AppTest:
-    """Set the sidebar filter of that label."""
-    sidebar = page.sidebar
-    [widget] = [w for w in (*sidebar.multiselect, *sidebar.selectbox) if w.label == label]
-    widget.set_value(list(values) if widget.type == "multiselect" else values[0]).run()
-    assert not page.exception
-    return page
-
-
-def table(page: AppTest, *columns: str) -> pd.DataFrame:
-    """The first table on the page with these columns."""
-    for shown in page.dataframe:
-        if set(columns) <= set(shown.value.columns):
-            return shown.value
-    raise AssertionError(f"no table with {columns}")
-
-
-def leaderboard(page: AppTest) -> pd.DataFrame:
-    return table(page, "Rank", "Index")
-
-
-def ranks(page: AppTest) -> list[tuple[str, str]]:
-    board = leaderboard(page)
-    return list(zip(board["Rank"], board["Entry"], strict=True))
-
-
-def words(page: AppTest) -> str:
-    """All running text of the page, without the backslashes that keep Markdown from reading it."""
-    elements = (
-        *page.markdown, *page.caption, *page.info, *page.error, *page.subheader, *page.title
-    )  # fmt: skip
-    return "\n".join(str(element.value) for element in elements).replace("\\", "")
 
 
 def test_the_known_winner_is_first_and_the_scores_are_those_that_were_written(
@@ -381,32 +315,3 @@ for section in {SECTIONS!r}:
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
-
-
-def test_samples_stand_side_by_side(store: StoreBuilder, open_page: Open, tmp_path: Path) -> None:
-    store.quality(CLEAR)
-    results = ResultStore(tmp_path / "results")
-    rows = load_results(results).rows
-    for attention in ("softmax", "lla"):
-        own = rows[(rows["attention"] == attention) & (rows["task"] == "summarization")]
-        picture = Image.new("L", (2, 2))
-        buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
-        results.attach(
-            own[own["seed"] == 0]["cell"].iloc[0],
-            [
-                Artifact("summaries", "txt", "What it writes.", f"by {attention}".encode()),
-                Artifact("map", "png", "Where it looks.", buffer.getvalue()),
-            ],
-        )
-    page = go(open_page(), "Samples")
-    assert {block.value for block in page.code} == {"by softmax", "by lla"}
-    assert "What it writes." in words(page)
-    assert "Where it looks." in words(page)
-
-
-def test_a_folder_without_samples_says_how_to_get_some(
-    store: StoreBuilder, open_page: Open
-) -> None:
-    store.quality(CLEAR)
-    assert "No samples" in words(go(open_page(), "Samples"))
