@@ -197,7 +197,7 @@ class BoundedMemoryAttention(Attention):
 
 def _slot_means(x: Tensor, control: Tensor, mask: Tensor | None) -> Tensor:
     """(B, H, r, D) = softmax_j(x control)^T x over the tokens that are not masked."""
-    means: Tensor = _SlotMeans.apply(x, control, mask)  # type: ignore[no-untyped-call]
+    means: Tensor = _SlotMeans.apply(x, control, mask)  # type: ignore[no-untyped-call]  # apply is not annotated in torch
     return means
 
 

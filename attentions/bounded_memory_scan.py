@@ -53,7 +53,7 @@ def causal_slot_attention(
     Returns:
         (N, L, Dv); zeros before the first token that is written.
     """
-    out: Tensor = _CausalSlots.apply(  # type: ignore[no-untyped-call]
+    out: Tensor = _CausalSlots.apply(  # type: ignore[no-untyped-call]  # apply is not annotated in torch
         q, k, v, control_k, control_v, mask, scale
     )
     return out

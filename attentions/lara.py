@@ -120,7 +120,7 @@ class LinearRandomizedAttention(Attention):
         wide = [x.to(dtype).contiguous() for x in (q, k, v)]
         segments = Segments(q.shape[-2], self.landmarks, mask, dtype)
         noise = self._noise(wide[0], segments.count)
-        scores_q, scores_k, landmarks_q, landmarks_k = _Scores.apply(  # type: ignore[no-untyped-call]
+        scores_q, scores_k, landmarks_q, landmarks_k = _Scores.apply(  # type: ignore[no-untyped-call]  # apply is not annotated in torch
             wide[0], wide[1], noise, segments, mask, self.weighting == "query"
         )
         values, mass = softmax_means(scores_k, wide[2])

@@ -81,7 +81,7 @@ def gelu_convolution(u: Tensor, kernel: ExponentialKernel) -> Tensor:
     """GELU of the convolution of (B, H, L, D) inputs over L; channel e is dimension e % D of head
     e // D. In float32 or float64.
     """
-    out: Tensor = _GeluConvolution.apply(u, *kernel)  # type: ignore[no-untyped-call]
+    out: Tensor = _GeluConvolution.apply(u, *kernel)  # type: ignore[no-untyped-call]  # apply is not annotated in torch
     return out
 
 

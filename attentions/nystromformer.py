@@ -191,7 +191,7 @@ class NystromAttention(Attention):
             return exact_softmax_attention(q, k, v, keys)
         segments_q = Segments(q.shape[-2], self.landmarks, query_mask, q.dtype)
         segments_k = Segments(k.shape[-2], self.landmarks, key_mask, k.dtype)
-        to_landmarks, to_keys, landmarks_q, landmarks_k = _LandmarkScores.apply(  # type: ignore[no-untyped-call]
+        to_landmarks, to_keys, landmarks_q, landmarks_k = _LandmarkScores.apply(  # type: ignore[no-untyped-call]  # apply is not annotated in torch
             q, k, segments_q, segments_k, keys
         )
         core = exact_softmax(landmarks_q, landmarks_k, _pairs(segments_q, segments_k))

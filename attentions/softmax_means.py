@@ -36,7 +36,7 @@ def softmax_means(
     """
     if mask is not None:
         logits = logits.masked_fill(~mask, -math.inf)
-    means, mass = _SoftmaxMeans.apply(logits, values)  # type: ignore[no-untyped-call]
+    means, mass = _SoftmaxMeans.apply(logits, values)  # type: ignore[no-untyped-call]  # apply is not annotated in torch
     return means, mass
 
 

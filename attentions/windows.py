@@ -64,7 +64,7 @@ def windowed_softmax_attention(
     if summaries is None:
         summaries = Summaries(k[..., :0, :], v[..., :0, :])
     plan = Plan(k.shape[-2], before, after, segment, start, key_mask, summaries)
-    out = _WindowedSoftmax.apply(  # type: ignore[no-untyped-call]
+    out = _WindowedSoftmax.apply(  # type: ignore[no-untyped-call]  # apply is not annotated in torch
         q, k, v, summaries.keys, summaries.values, plan
     )
     return out[..., lag - start :, :]

@@ -98,7 +98,9 @@ def _lla(solver: str, own_decode: bool) -> Callable[[int, int, torch.device], Op
             ridge = module.ridge.detach().to(i.q)[: i.q.shape[1]]
             return local_linear_closed_form(i.q, i.k, i.v, mask, ridge, module.scale)
 
-        decode: Attend = lambda i: module.attend_once(i.q, i.k, i.v)  # noqa: E731
+        def decode(i: Inputs) -> Tensor:
+            return module.attend_once(i.q, i.k, i.v)
+
         return Operation(
             lambda i: module(i.q, i.k, i.v), decode if own_decode else None, exact, module
         )

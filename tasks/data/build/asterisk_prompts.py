@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import soundfile  # type: ignore[import-untyped]
+import soundfile  # type: ignore[import-untyped]  # it ships no types
 from numpy.typing import NDArray
 
 from tasks.data.build.publication import Description, Product, run
