@@ -14,16 +14,20 @@ from typing import TYPE_CHECKING, Any
 from cab.version import SUITE_VERSION
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from cab.artifact import Artifact
+    from cab.attention_context import AttentionContext
     from cab.attention_contract import (
         Attention,
-        AttentionContext,
         AttentionShape,
         AttentionSpec,
         DecodeState,
     )
+    from cab.generated_task import GeneratedTask
     from cab.info import (
         AttentionInfo,
+        Family,
         Grade,
         Kind,
         Metric,
@@ -35,28 +39,32 @@ if TYPE_CHECKING:
     )
     from cab.patterns import Pattern
     from cab.registries import register_attention, register_task
-    from cab.task_contract import Batch, Recipe, Slots, Task
+    from cab.slots import Layer, Slots
+    from cab.task_contract import Batch, Recipe, Task
 
 __version__ = SUITE_VERSION
 
 _HOMES = {
     "Artifact": "cab.artifact",
     "Attention": "cab.attention_contract",
-    "AttentionContext": "cab.attention_contract",
+    "AttentionContext": "cab.attention_context",
     "AttentionInfo": "cab.info",
     "AttentionShape": "cab.attention_contract",
     "AttentionSpec": "cab.attention_contract",
     "Batch": "cab.task_contract",
     "DecodeState": "cab.attention_contract",
+    "Family": "cab.info",
+    "GeneratedTask": "cab.generated_task",
     "Grade": "cab.info",
     "Kind": "cab.info",
+    "Layer": "cab.slots",
     "Metric": "cab.info",
     "Option": "cab.info",
     "Pattern": "cab.patterns",
     "Recipe": "cab.task_contract",
     "Reference": "cab.info",
     "Scale": "cab.info",
-    "Slots": "cab.task_contract",
+    "Slots": "cab.slots",
     "Task": "cab.task_contract",
     "TaskInfo": "cab.info",
     "register_attention": "cab.registries",
@@ -72,8 +80,11 @@ __all__ = [
     "AttentionSpec",
     "Batch",
     "DecodeState",
+    "Family",
+    "GeneratedTask",
     "Grade",
     "Kind",
+    "Layer",
     "Metric",
     "Option",
     "Pattern",
@@ -86,6 +97,7 @@ __all__ = [
     "__version__",
     "attention",
     "attentions",
+    "bench",
     "register_attention",
     "register_task",
     "tasks",
@@ -115,10 +127,9 @@ def attention(
     Raises:
         UnknownEntryError, RegistrationError, UnsupportedPatternError, OptionError.
     """
-    from cab.attention_contract import AttentionSpec, build_attention
+    from cab.attention_contract import AttentionSpec
+    from cab.candidate import choose_candidate
     from cab.patterns import Pattern
-    from cab.registries import ATTENTIONS
-    from cab.request import preset_options
 
     place: dict[str, Any] = {
         key: options.pop(key)
@@ -126,9 +137,51 @@ def attention(
         if key in options
     }
     spec = AttentionSpec(Pattern.parse(pattern), heads, head_dim, **place)
-    entry = ATTENTIONS.resolve(name)
-    named = preset_options(entry.info, preset) if preset else {}
-    return build_attention(ATTENTIONS.load(entry), spec, named | options)
+    return choose_candidate(name, options, preset).build(spec)
+
+
+def bench(
+    attention: Any,
+    *,
+    pattern: str | list[str],
+    lengths: Any = "",
+    baseline: Any = "softmax",
+    **settings: Any,
+) -> pd.DataFrame:
+    """Time attentions over lengths, each in processes of its own, as ``cab bench`` does.
+
+        cab.bench("lla", pattern="causal-self", lengths=[256, 512])
+        cab.bench(my_function, pattern="CS", lengths="1k..16k", baseline="sdpa:flash")
+
+    Args:
+        attention: an id, ``file.py:Name`` or ``module:Name``, a class, or a function of q, k and v;
+            or a list of them. A class or a function must lie in a file or a module, since another
+            process imports it; a script keeps the call below ``if __name__ == "__main__":``.
+        pattern: name (``causal-self``) or abbreviation (``CS``), or several.
+        lengths: numbers, or words as the command line has them; default: those of the device.
+        baseline: what ratios are taken to; ``sdpa:flash``, ``sdpa:efficient``, ``sdpa:math``,
+            ``sdpa:cudnn`` and ``flex`` too.
+        settings: as the command line has them. ``phases`` (``forward``), ``batch``, ``heads``,
+            ``head_dim``, ``dtype`` (each a value or a list; lists are crossed), ``source_length``,
+            ``device``, ``processes`` (3), ``threads``, ``seconds``, ``compiled`` (torch.compile
+            beside eager), ``options`` and ``preset`` of the attention, ``out``: a results folder,
+            in which finished processes are kept; default: nothing is kept.
+
+    Returns:
+        A row for each attention, pattern, phase, geometry and length. `cab.benching.frame.COLUMNS`
+        documents the columns: latency in seconds and ratio to the baseline with their 95 %
+        intervals, memory in bytes, rates, and how the measurement ended.
+
+    Raises:
+        UsageError and its kinds: something of it does not exist, or does not run here.
+        ContractError: an attention or the baseline breaks the contract.
+        CabError: nothing could be measured.
+    """
+    front: Any = importlib.import_module("cab.benching.api")
+    frame: pd.DataFrame = front.bench(
+        attention, pattern=pattern, lengths=lengths, baseline=baseline, **settings
+    )
+    return frame
 
 
 def attentions() -> list[AttentionInfo]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from cab.attention_context import AttentionContext
 from cab.info import AttentionInfo, Grade, Option, OptionValue
+from cab.masked_tokens import masked_tokens_are_zeros
+from cab.options import require_pattern, resolve_options
 from cab.patterns import Pattern
-from cab.request import require_pattern, resolve_options
+from cab.source_info import class_id
 
 
 @dataclass(frozen=True)
@@ -33,33 +35,6 @@ class AttentionSpec:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "value_dim", self.value_dim or self.head_dim)
-
-
-@dataclass
-class AttentionContext:
-    """What some mechanisms need beside q, k and v, and most ignore.
-
-    Shapes: B batch, Lq queries, Lk keys, E embedding width. A mask is True where the token is
-    valid; None means that all are. In self attention the query fields speak of the keys as well.
-    """
-
-    query_mask: Tensor | None = None
-    """(B, Lq) bool"""
-    key_mask: Tensor | None = None
-    """(B, Lk) bool; a masked key has no effect on any output"""
-    query_input: Tensor | None = None
-    """(B, Lq, E) the layer input that the queries were projected from"""
-    key_input: Tensor | None = None
-    """(B, Lk, E)"""
-    query_positions: Tensor | None = None
-    """(Lq,) or (B, Lq) integer positions; None: 0, 1, 2, ..."""
-    key_positions: Tensor | None = None
-    query_times: Tensor | None = None
-    """(B, Lq) time stamps in the data set's unit, for irregular series"""
-    key_times: Tensor | None = None
-    query_grid: tuple[int, ...] | None = None
-    """Shape of the grid that the tokens lie on, row-major (image: H, W; video: T, H, W)"""
-    key_grid: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +60,14 @@ class DecodeState:
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
 
+_TAKE_TOKENS = {
+    "forward": ("q", "k", "v", "context"),
+    "reference": ("q", "k", "v", "context"),
+    "prefill": ("k", "v", "context"),
+}
+"""Methods that are given a mask with tokens, and their arguments."""
+
+
 class Attention(nn.Module):
     """Base of every mechanism: maps q, k, v to the attended values.
 
@@ -92,12 +75,18 @@ class Attention(nn.Module):
     each with a default, and repeats them in its `AttentionInfo`. The contract that the tests hold
     every entry to, on every pattern it claims:
 
-    * right shape and dtype, finite outputs and gradients in float32 and bfloat16;
+    * right shape and dtype, finite outputs and gradients, in every dtype those of float64;
     * a masked key has no effect, and a row that sees no key returns zeros;
     * batch rows do not influence each other in eval mode; eval mode is deterministic;
-    * no causal leak, by perturbation, by gradient and by truncation;
-    * `step` equals the parallel form, where there is one;
-    * `forward` equals `reference` in float64.
+    * nothing is carried from call to call, inputs are not written to, torch is not reseeded;
+    * no causal leak, by perturbation, by gradient and by truncation, in train mode too;
+    * `step` equals the parallel form, where there is one, after any prompt;
+    * `forward` equals `reference` in float64, and gradients are the output's derivative;
+    * all that learns is a registered parameter, or a buffer, from construction on;
+    * outputs do not depend on ``max_length``.
+
+    They hold at any length up to ``max_length``, any sizes, layer, dtype, scale and context:
+    `cab.checks` looks at fixed conditions and at some drawn at random.
     """
 
     info: ClassVar[AttentionInfo]
@@ -105,9 +94,22 @@ class Attention(nn.Module):
     calibrates: ClassVar[bool] = False
     """Whether the heads that `switches` turns on are to be chosen on validation data"""
 
+    surrogate_gradient: ClassVar[bool] = False
+    """Whether gradients are by design not the derivative of the output (straight-through
+    estimators); `reference` then defines them"""
+
     def __init__(self, spec: AttentionSpec) -> None:
         super().__init__()
         self.spec = spec
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Every subclass, its own or inherited methods alike, gets zeros for masked tokens."""
+        super().__init_subclass__(**options)
+        for name, arguments in _TAKE_TOKENS.items():
+            method, given = getattr(cls, name), getattr(Attention, name)
+            zeroing = masked_tokens_are_zeros(method, *arguments)
+            if zeroing is not method and method is not given:
+                setattr(cls, name, zeroing)
 
     @property
     def pattern(self) -> Pattern:
@@ -122,7 +124,8 @@ class Attention(nn.Module):
         Args:
             q: (B, H, Lq, D) queries.
             k: (B, H, Lk, D) keys. In self attention Lq may be smaller than Lk (decoding): query i
-                then stands at key position i + Lk - Lq.
+                then stands at key position i + Lk - Lq; a mechanism that pools over queries may
+                raise NotImplementedError there.
             v: (B, H, Lk, Dv) values.
             context: masks, layer inputs, positions.
 
@@ -185,7 +188,10 @@ class Attention(nn.Module):
         raise NotImplementedError
 
     def auxiliary_loss(self) -> Tensor | None:
-        """A term for the training loss from the last forward pass (routing commitment), or None."""
+        """A term for the training loss from the last forward pass (routing commitment), or None.
+
+        A finite scalar with a gradient; it enters no reported loss.
+        """
         return None
 
     def switches(self) -> Tensor | None:
@@ -212,10 +218,9 @@ def infer_attention_info(cls: type) -> AttentionInfo:
     The contract checks decide, before anything is trained, whether it keeps that promise. Options
     are the keyword arguments of its constructor.
     """
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", cls.__name__)
     summary = (cls.__doc__ or "").strip().splitlines()
     return AttentionInfo(
-        id=words.lower().replace("_", "-"),
+        id=class_id(cls.__name__),
         title=summary[0] if summary else cls.__name__,
         formula="not stated",
         patterns=dict.fromkeys(Pattern, Grade.FAITHFUL),
@@ -227,6 +232,13 @@ def infer_attention_info(cls: type) -> AttentionInfo:
             if isinstance(parameter.default, bool | int | float | str)
         ),
     )
+
+
+def is_undecorated(cls: type[Attention]) -> bool:
+    """Whether a class's record is the one that was inferred for it: it claims every pattern, and
+    which of them it can hold is for the checks to find out.
+    """
+    return cls.info == infer_attention_info(cls)
 
 
 def build_attention(

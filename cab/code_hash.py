@@ -1,92 +1,112 @@
-"""Hash of the code that determines a number.
+"""Hashes of the code that determines a number.
 
-A changed mechanism must never reuse old numbers, and a reworded comment must not throw away a
-night of training. So the hash covers the syntax of a module - without comments, docstrings and the
-info record - and of every module that it imports, directly or not, from its own package or folder.
+A changed mechanism must never reuse old numbers, and a reworded comment, a moved module or a new
+chart must not throw away a night of training. So a hash covers the definitions that a number
+depends on and no others (`cab.definitions`): from a class or a function, every name that is used,
+across modules. Info records are not part of it, nor is anything that only draws, analyses or
+prints.
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
-from functools import lru_cache
+from collections.abc import Collection
 from pathlib import Path
 
-from cab.source_info import module_path
+from cab.definitions.closure import Closure, Reached
+from cab.definitions.names import look_again
+from cab.info import TaskInfo
+from cab.plan_cache import PlanCache
 
-_RECORDS = ("register_attention", "register_task")
+TRAINING_METHODS = frozenset(
+    {"forward", "auxiliary_loss", "switches", "calibrates", "parameter_groups", "state_size"}
+)
+"""What training and testing a model use of `cab.Attention`"""
+
+MEASURING_METHODS = TRAINING_METHODS | {
+    "reference", "prefill", "step", "decodes", "step_takes_context", "flops",
+}  # fmt: skip
+"""What measuring cost uses of it"""
+
+TASK_METHODS = frozenset(
+    {
+        "build", "training_batch", "loss", "evaluate", "references", "recipe", "data_hash",
+        "parameter_budget", "length", "dataset", "backbone",
+        "evaluation_seed",
+    }
+)  # fmt: skip
+"""What training and testing use of `cab.Task`"""
+
+EXPERIMENT = "runners.experiment:Experiment"
+"""What builds, trains and tests a model"""
+EXPERIMENT_STAGES = ("build", "train", "modify", "test", "references")
+"""Its methods that do so"""
+EFFICIENCY = "runners.efficiency.runner:run_efficiency"
+"""What measures cost"""
 
 
-def code_hash(target: str) -> str:
-    """Hash of the code behind ``module:Class``, ``module`` or ``/path/file.py:Class``."""
-    location = target.rpartition(":")[0] or target
-    if location.endswith(".py"):
-        start, folder = Path(location), Path(location).parent
-        modules = _reach(start, "", folder)
+def attention_hash(target: str, kind: str, cache: PlanCache | None = None) -> str:
+    """Hash of a mechanism, ``module:Class`` or ``/path/file.py:Class``.
+
+    Args:
+        target: where the class lies.
+        kind: quality or efficiency; the latter uses more of a mechanism.
+        cache: of hashes that were computed before.
+    """
+    used = TRAINING_METHODS if kind == "quality" else MEASURING_METHODS
+    return code_hash(target, used, cache)
+
+
+def task_hash(target: str, info: TaskInfo, cache: PlanCache | None = None) -> str:
+    """Hash of a task: its data, backbone, recipe and metrics, which of them chooses the checkpoint,
+    and whether seeds are tested on the same problems.
+    """
+    first = info.metrics[0]
+    words = f"{code_hash(target, TASK_METHODS, cache)} {first.name} {first.higher_is_better}"
+    if info.fresh_evaluation:
+        words += " fresh evaluation"
+    return hashlib.sha256(words.encode()).hexdigest()[:16]
+
+
+def runner_hash(kind: str, cache: PlanCache | None = None) -> str:
+    """Hash of what trains and tests (quality), or of what measures cost (efficiency)."""
+    target = EXPERIMENT if kind == "quality" else EFFICIENCY
+    return code_hash(target, EXPERIMENT_STAGES, cache)
+
+
+def code_hash(target: str, used: Collection[str] = (), cache: PlanCache | None = None) -> str:
+    """Hash of the code behind ``module:name``, ``/path/file.py:name``, or of a whole ``module``.
+
+    Args:
+        target: where the definition lies.
+        used: methods that callers use of it, where it is a class.
+        cache: of hashes that were computed before.
+    """
+    if cache is None:
+        return reached(target, used).digest()
+    closure = _closure(target)
+
+    def compute() -> tuple[str, dict[str, Path]]:
+        found = reached(target, used)
+        return found.digest(), found.files | {str(path): path for path in found.data.values()}
+
+    return cache.code(f"{target} {' '.join(sorted(used))}", compute, closure.names.find)
+
+
+def reached(target: str, used: Collection[str] = ()) -> Reached:
+    """Every definition that one uses, itself included."""
+    look_again()
+    closure = _closure(target)
+    location, _, name = target.rpartition(":")
+    if not location:
+        closure.reach_module(name)
     else:
-        path = module_path(location)
-        modules = {} if path is None else _reach(path, location, None)
-    digest = hashlib.sha256()
-    for name, path in sorted(modules.items()):
-        digest.update(f"{name}\0{_normal_form(path, path.stat().st_mtime_ns)}\0".encode())
-    return digest.hexdigest()[:16]
+        closure.reach(Path(location) if location.endswith(".py") else location, name, used)
+    return closure.reached
 
 
-def _reach(start: Path, module: str, folder: Path | None) -> dict[str, Path]:
-    """Modules reachable through imports within the start's top-level package or folder."""
-    found: dict[str, Path] = {}
-    pending = [(module or start.stem, start)]
-    top = module.split(".")[0]
-    while pending:
-        name, path = pending.pop()
-        if name in found:
-            continue
-        found[name] = path
-        for imported in _imports(path, path.stat().st_mtime_ns):
-            target = _within(imported, top, folder)
-            if target is not None:
-                pending.append((imported, target))
-    return found
-
-
-def _within(module: str, top: str, folder: Path | None) -> Path | None:
-    if folder is None:
-        return module_path(module) if module.split(".")[0] == top else None
-    for candidate in (
-        folder.joinpath(*module.split(".")).with_suffix(".py"),
-        folder.joinpath(*module.split("."), "__init__.py"),
-    ):
-        if candidate.is_file():
-            return candidate
-    return None
-
-
-@lru_cache(maxsize=4096)
-def _imports(path: Path, _mtime_ns: int) -> tuple[str, ...]:
-    names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            # `from package import module` may name a module, so both readings are followed.
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return tuple(names)
-
-
-@lru_cache(maxsize=4096)
-def _normal_form(path: Path, _mtime_ns: int) -> str:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                node.body = node.body[1:] or [ast.Pass()]
-        if isinstance(node, ast.ClassDef):
-            node.decorator_list = [d for d in node.decorator_list if not _is_record(d)]
-    return ast.unparse(tree)
-
-
-def _is_record(node: ast.expr) -> bool:
-    called = node.func if isinstance(node, ast.Call) else node
-    name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
-    return name in _RECORDS
+def _closure(target: str) -> Closure:
+    location, _, name = target.rpartition(":")
+    if location.endswith(".py"):
+        return Closure(folder=Path(location).resolve().parent)
+    return Closure(own={(location or name).split(".")[0]})

@@ -28,11 +28,16 @@ class UsageError(CabError):
 
 
 class UnknownEntryError(UsageError):
-    """An id that no registry holds; the message suggests the nearest ids."""
+    """An id that no registry holds; the message suggests what may have been meant, the nearest ids
+    last.
+    """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        known = sorted(known)
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    def __init__(
+        self, kind: str, name: str, known: Iterable[str], meant: Iterable[str] = ()
+    ) -> None:
+        known, meant = sorted(known), list(meant)
+        alike = difflib.get_close_matches(name, known, n=3, cutoff=0.75 if meant else 0.5)
+        near = [*meant, *alike]
         hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known)}"
         super().__init__(f"unknown {kind} {name!r}; {hint}")
 

@@ -34,6 +34,44 @@ class Kind(StrEnum):
     """A reference point that every leaderboard carries."""
 
 
+class Family(StrEnum):
+    """The idea that an attention is built on: what lists are grouped and filtered by.
+
+    One word an entry, the one that names where its outputs come from. What combines two of them in
+    one layer is hybrid; what keeps an idea and adds positions, gates or heads to it stays with the
+    idea.
+    """
+
+    SOFTMAX = "softmax"
+    """A normalised weight for every visible key: softmax, and other normalisers of all scores."""
+    LINEAR = "linear"
+    """A kernel of feature maps in place of the exponential, so that sums over keys come first."""
+    RECURRENT = "recurrent"
+    """A state that every token writes to and decays or corrects: gates, retention, delta rules."""
+    STATE_SPACE = "state-space"
+    """A discretised linear system, with fixed or input-dependent parameters."""
+    CONVOLUTIONAL = "convolutional"
+    """Weights that depend on places or distances alone: long filters, Fourier and learned maps."""
+    SPARSE = "sparse"
+    """Exact scores for keys or queries that are selected by their content: routing, hashing."""
+    WINDOWED = "windowed"
+    """Exact scores for keys that are selected by their place: windows, strides, blocks."""
+    LOW_RANK = "low-rank"
+    """Fewer rows than keys stand in for them: landmarks, slots, projections of the sequence."""
+    REGRESSION = "regression"
+    """The value of a local fit at the query: linear, ridge or polynomial regression on keys."""
+    HYBRID = "hybrid"
+    """Several of these ideas side by side in one layer."""
+    POSITIONAL = "positional"
+    """A way to tell positions apart: biases, rotations, decays over distance on softmax."""
+    MODIFIER = "modifier"
+    """A change of another map that is made after training."""
+    CONTROL = "control"
+    """Nothing of the sequence is read: what the rest of a model reaches without attention."""
+    OTHER = "other"
+    """Not said, or none of these."""
+
+
 class Scale(StrEnum):
     """Size of a run. Scales are separate tracks and never share a table."""
 
@@ -60,6 +98,9 @@ class Option:
     """Whether a number must be above zero."""
     least: float | None = None
     """The smallest number that it takes."""
+    most: int = 1 << 20
+    """The largest whole number that it takes; as it is, far beyond any window, rank or number of
+    features in use. More where a large number costs nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +126,8 @@ class AttentionInfo:
     year: int | None = None
     url: str = ""
     kind: Kind = Kind.ATTENTION
+    family: Family = Family.OTHER
+    """The idea that it is built on"""
     options: tuple[Option, ...] = ()
     presets: Mapping[str, Mapping[str, OptionValue]] = field(default_factory=dict)
     """Settings that have a name: ``cab`` are those that CAB measured with."""
@@ -148,6 +191,9 @@ class TaskInfo:
     of the other tasks; they are run and ranked on their own and do not enter the headline index"""
     references: tuple[Reference, ...] = ()
     """What scores are read against"""
+    fresh_evaluation: bool = False
+    """Whether every seed is tested on problems of its own, which widens what the seeds cover: for
+    generated problems of which one evaluation shows few. Otherwise all seeds see the same"""
 
     @property
     def patterns(self) -> tuple[Pattern, ...]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -36,12 +36,13 @@ class MergedCopy:
     def __init__(self, root: Path) -> None:
         self._folder = root / FOLDER
 
-    def paths(self, files: Sequence[Path], read: Callable[[Path], pa.Table]) -> list[Path]:
+    def paths(self, files: Sequence[Path], read: Callable[[Path], pa.Table | None]) -> list[Path]:
         """What to read in place of the files: parts of the copy, then files that none covers.
 
         Args:
             files: all files of the store.
-            read: gives all rows of a file; what it raises passes through.
+            read: gives all rows of a file, or None for one that is not to be merged; what it raises
+                passes through.
         """
         if len(files) <= SMALL:
             return list(files)
@@ -54,7 +55,7 @@ class MergedCopy:
         if len(rest) > SMALL:
             part = self._add(rest, stamps, read)
             if part is not None:
-                return [*parts, part]
+                return [*parts, part[0], *part[1]]
         return [*parts, *rest]
 
     def _valid_parts(self, stamps: dict[str, Stamp]) -> tuple[list[Path], set[str]]:
@@ -80,17 +81,23 @@ class MergedCopy:
         return parts, covered
 
     def _add(
-        self, files: Sequence[Path], stamps: dict[str, Stamp], read: Callable[[Path], pa.Table]
-    ) -> Path | None:
-        """A new part of some files, or None where it cannot be written."""
+        self,
+        files: Sequence[Path],
+        stamps: dict[str, Stamp],
+        read: Callable[[Path], pa.Table | None],
+    ) -> tuple[Path, list[Path]] | None:
+        """A new part of some files, with those of them that it does not cover; None where it cannot
+        be written.
+        """
         part = self._folder / f"{uuid.uuid4().hex}.parquet"
         temporary = part.with_suffix(".tmp")
         try:
             self._folder.mkdir(exist_ok=True)
-            _write(temporary, (read(path) for path in files))
+            merged: list[Path] = []
+            _write(temporary, _noted(files, read, merged))
             temporary.rename(part)
             # The index last: a part without one does not exist for readers.
-            covers = {path.name: stamps[path.name] for path in files}
+            covers = {path.name: stamps[path.name] for path in merged}
             listing = part.with_suffix(".listing")
             listing.write_text(json.dumps(covers))
             listing.rename(part.with_suffix(".json"))
@@ -103,7 +110,18 @@ class MergedCopy:
         for left in self._folder.iterdir():  # by readers that died while they wrote
             if not left.with_suffix(".json").exists():
                 _remove_old(left)
-        return part
+        return part, [path for path in files if path.name not in covers]
+
+
+def _noted(
+    files: Sequence[Path], read: Callable[[Path], pa.Table | None], merged: list[Path]
+) -> Iterator[pa.Table]:
+    """The tables of those files that may be merged, which are noted."""
+    for path in files:
+        table = read(path)
+        if table is not None:
+            merged.append(path)
+            yield table
 
 
 def _stamps(files: Sequence[Path]) -> dict[str, Stamp]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from cab.info import AttentionInfo, TaskInfo
 from cab.registry import Registry
@@ -14,6 +15,12 @@ def _infer(cls: type) -> AttentionInfo:
     return infer_attention_info(cls)
 
 
+def _adapt(function: Callable[..., Any], name: str) -> type:
+    from cab.function_attention import attention_of_function
+
+    return attention_of_function(function, name)
+
+
 ATTENTIONS: Registry[AttentionInfo] = Registry(
     noun="attention",
     group="cab.attentions",
@@ -21,6 +28,7 @@ ATTENTIONS: Registry[AttentionInfo] = Registry(
     info_type=AttentionInfo,
     base="cab.attention_contract:Attention",
     infer=_infer,
+    adapt=_adapt,
 )
 
 TASKS: Registry[TaskInfo] = Registry(

@@ -1,88 +1,126 @@
-"""Check a request against an info record: options and patterns (no torch here)."""
+"""A request, and the door at which its words become what they name.
+
+Everything the user says by name is looked up here, once: attentions become candidates, task ids
+tasks, words patterns and a scale. What comes after, planning above all, takes the `Lineup` and asks
+no registry.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from cab.errors import OptionError, UnsupportedPatternError
-from cab.info import AttentionInfo, Grade, Option, OptionValue
+from cab.candidate import Candidate, candidate_of, choose_candidates
+from cab.chosen_task import ChosenTask, choose_tasks
+from cab.controls import BASELINE, CONTROLS, MEASURES, QUALITY
+from cab.errors import UsageError
+from cab.info import Scale
 from cab.patterns import Pattern
+from cab.plan_hashes import PlanHashes
+from cab.registries import ALL, ATTENTIONS
+from cab.track import check_scale
 
 
-def resolve_options(
-    info: AttentionInfo, options: Mapping[str, OptionValue]
-) -> dict[str, OptionValue]:
-    """Defaults of the entry with ``options`` laid over them, each cast to its default's type.
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the user asked for, in the words of the command line."""
+
+    attentions: Sequence[str]
+    """Ids, ``file.py:Class``, ``module:Class``, or ``all``"""
+    patterns: Sequence[str]
+    """Names, abbreviations, or ``all``"""
+    tasks: Sequence[str] = ()
+    """Ids; empty: every task that has slots of the pattern"""
+    scale: str = "small"
+    seeds: int = 3
+    device: str = "cpu"
+    measures: Sequence[str] = MEASURES
+    options: Mapping[str, str] = field(default_factory=dict)
+    preset: str = ""
+    """Name of settings that the candidates declare, under ``options``; empty: their defaults"""
+    data_dir: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lineup:
+    """What a request stands for: everything that is crossed with everything else."""
+
+    candidates: Sequence[Candidate]
+    controls: Sequence[Candidate]
+    """Those that are no candidates themselves"""
+    baseline: Candidate
+    """With its default options: what the slots of candidates are compared with"""
+    patterns: Sequence[Pattern]
+    """Those that at least one candidate claims"""
+    tasks: Sequence[ChosenTask]
+    """Empty where none is named and no quality is measured"""
+    scale: Scale
+    seeds: int
+    device: str
+    measures: Sequence[str]
+    notes: Sequence[str]
+    """What was asked for and is left out, a sentence each"""
+    hashes: PlanHashes
+
+
+def resolve_request(request: Request) -> Lineup:
+    """Look up every name of a request.
 
     Raises:
-        OptionError: the entry has no such option, or the value does not fit its type or range.
+        UsageError and its kinds: an id, pattern, scale, measure or option that does not exist, or
+            an attention that supports none of the patterns.
     """
-    resolved = info.defaults()
-    for name, value in options.items():
-        if name not in resolved:
-            has = f"it has {', '.join(resolved)}" if resolved else "it has none"
-            raise OptionError(f"attention {info.id!r} has no option {name!r}; {has}")
-        resolved[name] = _cast(info, name, value, resolved[name])
-    for option in info.options:
-        _check_range(info, option, resolved[option.name])
-    return resolved
-
-
-def preset_options(info: AttentionInfo, name: str) -> dict[str, OptionValue]:
-    """What a preset of the entry sets; options that it does not name keep their defaults.
-
-    Raises:
-        OptionError: the entry has no such preset.
-    """
-    if name not in info.presets:
-        has = f"it has {', '.join(info.presets)}" if info.presets else "it has none"
-        raise OptionError(f"attention {info.id!r} has no preset {name!r}; {has}")
-    return dict(info.presets[name])
-
-
-def _check_range(info: AttentionInfo, option: Option, value: OptionValue) -> None:
-    which = f"option {option.name!r} of attention {info.id!r}"
-    if option.choices and value not in option.choices:
-        raise OptionError(f"{which} is one of {', '.join(option.choices)}, not {value!r}")
-    if option.positive and not (isinstance(value, int | float) and 0 < value < float("inf")):
-        raise OptionError(f"{which} must be positive and finite, not {value!r}")
-    if option.least is not None and not (isinstance(value, int | float) and value >= option.least):
-        raise OptionError(f"{which} is at least {option.least:g}, not {value!r}")
-
-
-def _cast(info: AttentionInfo, name: str, value: OptionValue, default: OptionValue) -> OptionValue:
-    wanted = type(default)
-    if isinstance(value, str) and wanted is bool:
-        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-        if value.lower() in words:
-            return words[value.lower()]
-    elif wanted is bool:
-        if isinstance(value, bool):
-            return value
-    elif not isinstance(value, bool):
-        try:
-            cast = wanted(value)
-        except ValueError:
-            pass
-        else:
-            if not isinstance(value, float) or cast == value:
-                return cast
-    raise OptionError(
-        f"option {name!r} of attention {info.id!r} takes {wanted.__name__}, not {value!r}"
+    check_scale(request.scale)
+    scale = Scale(request.scale)
+    if request.seeds < 1:
+        raise UsageError(f"--seeds must be at least 1, not {request.seeds}")
+    for measure in request.measures:
+        if measure not in MEASURES:
+            raise UsageError(f"unknown measure {measure!r}; choose from {', '.join(MEASURES)}")
+    patterns = chosen_patterns(request.patterns)
+    hashes = PlanHashes()
+    candidates, notes = choose_candidates(
+        request.attentions, request.options, request.preset, hashes
+    )
+    tasks: list[ChosenTask] = []
+    if QUALITY in request.measures or request.tasks or request.data_dir is not None:
+        tasks = choose_tasks(request.tasks, scale, request.data_dir, hashes)
+    for candidate in candidates:
+        supported = [p for p in patterns if candidate.grade(p) is not None]
+        if not supported and ALL not in request.attentions:
+            candidate.require(patterns[0])
+        notes += [
+            f"{candidate.id} does not support {pattern}: left out"
+            for pattern in patterns
+            if pattern not in supported
+        ]
+    controls = {
+        name: candidate_of(ATTENTIONS.resolve(name), hashes=hashes)
+        for name in dict.fromkeys((BASELINE, *CONTROLS))
+    }
+    chosen = {candidate.id for candidate in candidates}
+    return Lineup(
+        candidates=candidates,
+        controls=[controls[name] for name in CONTROLS if name not in chosen],
+        baseline=controls[BASELINE],
+        patterns=[p for p in patterns if any(c.grade(p) is not None for c in candidates)],
+        tasks=tasks,
+        scale=scale,
+        seeds=request.seeds,
+        device=request.device,
+        measures=request.measures,
+        notes=notes,
+        hashes=hashes,
     )
 
 
-def require_pattern(info: AttentionInfo, pattern: Pattern) -> Grade:
-    """The grade of a claimed pattern.
+def chosen_patterns(words: Sequence[str]) -> list[Pattern]:
+    """Patterns of names and abbreviations, or all.
 
     Raises:
-        UnsupportedPatternError: the entry does not claim it.
+        UsageError: there is no such pattern.
     """
-    grade = info.grade(pattern)
-    if grade is None:
-        why = info.absent.get(pattern, "")
-        raise UnsupportedPatternError(
-            f"attention {info.id!r} does not support {pattern}; it supports "
-            f"{', '.join(info.patterns)}{f' ({why})' if why else ''}"
-        )
-    return grade
+    if ALL in words:
+        return list(Pattern)
+    return list(dict.fromkeys(Pattern.parse(word) for word in words))

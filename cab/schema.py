@@ -1,19 +1,21 @@
 """The result table: one row per measured number.
 
-``COLUMNS`` documents every column; ``SCHEMA`` is the Arrow schema that writers use. Readers accept
-files of older schema versions: columns that a file lacks are null.
+`Row` declares every column with its type and meaning; ``SCHEMA``, the Arrow schema that writers
+use, follows from it. Readers accept files of older schema versions: columns that a file lacks are
+null.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Status(StrEnum):
@@ -24,134 +26,151 @@ class Status(StrEnum):
     """Out of memory, of the device or of the host."""
     UNSUPPORTED = "unsupported"
     """The attention cannot do this (pattern, dtype, device, parameter budget)."""
+    INVALID = "invalid"
+    """The attention breaks the contract (reads later tokens, mixes rows); nothing is ranked."""
     DIVERGED = "diverged"
     """The training loss or an output became infinite or not a number."""
     TIMEOUT = "timeout"
     ERROR = "error"
-    """Anything else; the message says what. Such a cell is tried again by the next run."""
+    """Anything else; the message says what."""
 
 
-FINISHED = frozenset({Status.OK, Status.OOM, Status.UNSUPPORTED, Status.DIVERGED, Status.TIMEOUT})
-"""Ends that a later run does not try again."""
+TRIED_AGAIN = frozenset({Status.ERROR})
+"""Ends that the next run tries again without being asked: those whose cause may not be the
+candidate."""
+DECISIVE = frozenset({Status.OK, Status.INVALID})
+"""Ends of a cell that no later run without one replaces."""
 
 
-@dataclass(frozen=True)
-class Column:
-    """Name, Arrow type and meaning of one column."""
+def run_order(statuses: Iterable[str], last: float) -> tuple[bool, float]:
+    """Of the runs of one cell the greatest counts: the newest that has a number or found the
+    candidate invalid, else the newest.
 
-    name: str
-    type: pa.DataType
-    help: str
+    Args:
+        statuses: of its rows.
+        last: time of its last row.
+    """
+    return bool(DECISIVE & set(statuses)), last
 
 
-COLUMNS: tuple[Column, ...] = (
-    Column("schema_version", pa.int16(), "version of this table's layout"),
-    Column("run_id", pa.string(), "one invocation of the suite"),
-    Column("cell", pa.string(), "content hash of everything that determines the number"),
-    Column("recorded_at", pa.timestamp("us", tz="UTC"), "when the row was recorded"),
-    Column("kind", pa.string(), "quality, efficiency or published"),
-    Column("status", pa.string(), "ok, oom, unsupported, diverged, timeout or error"),
-    Column("message", pa.string(), "what happened, where status is not ok"),
-    Column("attention", pa.string(), "id of the attention"),
-    Column("grade", pa.string(), "faithful, extension or adapted, for this pattern"),
-    Column("attention_options", pa.string(), "JSON object of the options in force"),
-    Column("attention_hash", pa.string(), "hash of the attention's code"),
-    Column("pattern", pa.string(), "attention pattern of the slots under test"),
-    Column("task", pa.string(), "id of the task; empty in efficiency rows"),
-    Column("task_hash", pa.string(), "hash of the task's code"),
-    Column("dataset", pa.string(), "name of the data"),
-    Column("data_hash", pa.string(), "hash of the data"),
-    Column("backbone", pa.string(), "model that holds the slots"),
-    Column("scale", pa.string(), "tiny, small, base or paper"),
-    Column("seed", pa.int32(), "training seed (quality) or number of the process (efficiency)"),
-    Column(
-        "phase",
-        pa.string(),
-        "eval, reference, analysis or train (quality); forward, forward_backward or decode",
-    ),
-    Column("length_q", pa.int32(), "queries, in tokens"),
-    Column("length_k", pa.int32(), "keys, in tokens"),
-    Column("batch", pa.int32(), "sequences per call or training batch"),
-    Column("heads", pa.int32(), "attention heads"),
-    Column("head_dim", pa.int32(), "width of a head"),
-    Column("dtype", pa.string(), "floating-point type of the attention's inputs"),
-    Column(
-        "metric",
-        pa.string(),
-        "name of the number; empty in the row that records a failed cell's end",
-    ),
-    Column("value", pa.float64(), "the number"),
-    Column("unit", pa.string(), "its unit"),
-    Column("higher_is_better", pa.bool_(), "its direction"),
-    Column("samples", pa.list_(pa.float64()), "raw measurements behind the value, in its unit"),
-    Column("parameters_total", pa.int64(), "parameters of the model or module"),
-    Column("parameters_attention", pa.int64(), "parameters that the candidate adds"),
-    Column("train_steps", pa.int32(), "optimisation steps of the tested checkpoint"),
-    Column("device", pa.string(), "cpu or cuda"),
-    Column("device_name", pa.string(), "model name of the processor"),
-    Column("threads", pa.int16(), "intra-op threads of torch"),
-    Column("environment", pa.string(), "JSON object: versions, processor, driver, clocks"),
-    Column("backend", pa.string(), "torch, triton or upstream"),
-    Column("label", pa.string(), "self-reported, verified, reference or published"),
-    Column("suite_version", pa.string(), "version of this package"),
-    Column("git_commit", pa.string(), "commit of the working tree, with -dirty where it was"),
-    Column("source", pa.string(), "where a published number was read"),
-)
-
-SCHEMA = pa.schema([pa.field(column.name, column.type) for column in COLUMNS])
+Text = Annotated[str, pa.string()]
+Short = Annotated[int, pa.int16()]
+Whole = Annotated[int, pa.int32()]
+Long = Annotated[int, pa.int64()]
+Real = Annotated[float, pa.float64()]
+Flag = Annotated[bool, pa.bool_()]
+Moment = Annotated[datetime, pa.timestamp("us", tz="UTC")]
+Numbers = Annotated[list[float], pa.list_(pa.float64())]
 
 
 @dataclass(kw_only=True)
 class Row:
-    """One row; a field left out is null. See `COLUMNS` for the meanings."""
+    """One row. A field is a column: its type is that of the files, and one left out is null."""
 
-    schema_version: int = SCHEMA_VERSION
-    run_id: str | None = None
-    cell: str
-    recorded_at: datetime | None = None
-    kind: str
-    status: str = Status.OK.value
-    message: str | None = None
-    attention: str
-    grade: str | None = None
-    attention_options: str | None = None
-    attention_hash: str | None = None
-    pattern: str
-    task: str | None = None
-    task_hash: str | None = None
-    dataset: str | None = None
-    data_hash: str | None = None
-    backbone: str | None = None
-    scale: str | None = None
-    seed: int | None = None
-    phase: str | None = None
-    length_q: int | None = None
-    length_k: int | None = None
-    batch: int | None = None
-    heads: int | None = None
-    head_dim: int | None = None
-    dtype: str | None = None
-    metric: str = ""
-    value: float | None = None
-    unit: str | None = None
-    higher_is_better: bool | None = None
-    samples: list[float] = field(default_factory=list)
-    parameters_total: int | None = None
-    parameters_attention: int | None = None
-    train_steps: int | None = None
-    device: str | None = None
-    device_name: str | None = None
-    threads: int | None = None
-    environment: str | None = None
-    backend: str | None = None
-    label: str | None = None
-    suite_version: str | None = None
-    git_commit: str | None = None
-    source: str | None = None
+    schema_version: Short = SCHEMA_VERSION
+    """Version of this table's layout"""
+    run_id: Text | None = None
+    """One invocation of the suite"""
+    cell: Text
+    """Content hash of everything that determines the number"""
+    recorded_at: Moment | None = None
+    """When the row was recorded"""
+    kind: Text
+    """quality, efficiency or published"""
+    status: Text = Status.OK.value
+    """ok, oom, unsupported, invalid, diverged, timeout or error"""
+    message: Text | None = None
+    """What happened, where status is not ok"""
+    attention: Text
+    """Id of the attention"""
+    grade: Text | None = None
+    """faithful, extension or adapted, for this pattern"""
+    attention_options: Text | None = None
+    """JSON object of the options in force"""
+    attention_hash: Text | None = None
+    """Hash of the attention's code"""
+    pattern: Text
+    """Attention pattern of the slots under test"""
+    task: Text | None = None
+    """Id of the task; empty in efficiency rows"""
+    task_hash: Text | None = None
+    """Hash of the task's code"""
+    dataset: Text | None = None
+    """Name of the data"""
+    data_hash: Text | None = None
+    """Hash of the data"""
+    backbone: Text | None = None
+    """Model that holds the slots"""
+    scale: Text | None = None
+    """tiny, small, base or paper"""
+    seed: Whole | None = None
+    """Training seed (quality) or number of the process (efficiency)"""
+    phase: Text | None = None
+    """eval, reference, analysis, train or witness (quality); forward, forward_backward or decode"""
+    length_q: Whole | None = None
+    """Queries, in tokens"""
+    length_k: Whole | None = None
+    """Keys, in tokens"""
+    batch: Whole | None = None
+    """Sequences per call or training batch"""
+    heads: Whole | None = None
+    """Attention heads"""
+    head_dim: Whole | None = None
+    """Width of a head"""
+    dtype: Text | None = None
+    """Floating-point type of the attention's inputs"""
+    metric: Text = ""
+    """Name of the number; empty in the row that records a failed cell's end"""
+    value: Real | None = None
+    """The number"""
+    unit: Text | None = None
+    """Its unit"""
+    higher_is_better: Flag | None = None
+    """Its direction"""
+    samples: Numbers = field(default_factory=list)
+    """Raw measurements behind the value, in its unit"""
+    parameters_total: Long | None = None
+    """Parameters of the model or module"""
+    parameters_attention: Long | None = None
+    """Parameters that the candidate adds"""
+    train_steps: Whole | None = None
+    """Optimisation steps of the tested checkpoint"""
+    device: Text | None = None
+    """cpu or cuda"""
+    device_name: Text | None = None
+    """Model name of the processor"""
+    threads: Short | None = None
+    """Intra-op threads of torch"""
+    environment: Text | None = None
+    """JSON object: versions, processor, driver, clocks"""
+    backend: Text | None = None
+    """torch, triton or upstream"""
+    label: Text | None = None
+    """self-reported, verified, reference or published"""
+    suite_version: Text | None = None
+    """Version of this package"""
+    git_commit: Text | None = None
+    """Commit of the working tree, with -dirty where it was"""
+    source: Text | None = None
+    """Where a published or carried-over number comes from"""
+    witness: Text | None = None
+    """JSON object: what recognises a training run, in one row of it"""
 
     def as_dict(self) -> dict[str, Any]:
         """Column name to value."""
         return asdict(self)
+
+
+def _arrow(hint: Any) -> pa.DataType:
+    """The Arrow type of a field's annotation, whether it may be null or not."""
+    return next(
+        part.__metadata__[0] for part in (hint, *get_args(hint)) if get_origin(part) is Annotated
+    )
+
+
+SCHEMA = pa.schema(
+    [(name, _arrow(hint)) for name, hint in get_type_hints(Row, include_extras=True).items()]
+)
 
 
 def table_of(rows: list[Row]) -> pa.Table:

@@ -8,11 +8,10 @@ removes once it is old.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,24 +20,45 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from cab.admission import (
+    cleaned,
+    complete_rows,
+    lacking,
+    unrankable_rows,
+    unreadable_options,
+)
 from cab.artifact import Artifact
+from cab.artifact_folders import ArtifactFolders
 from cab.errors import StoreError
+from cab.label import Label
 from cab.merged_copy import MergedCopy
-from cab.schema import FINISHED, SCHEMA, Row, table_of
+from cab.schema import SCHEMA, TRIED_AGAIN, Row, run_order, table_of
 
-ARTIFACTS = "artifacts"
-"""Folder of the cells' artifacts, below the results folder."""
-_INDEX = "index.json"
+_LABEL = "label"
 _STALE_SECONDS = 3600.0
 _SMALL = 20_000
 """Rows of a file that one thread reads"""
 
 
 class ResultStore:
-    """The Parquet files of one results folder."""
+    """The Parquet files of one results folder.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: the folder.
+        label: who measured what lies there. Every row that is read carries it, whatever its file
+            says: a label is no more than a word in a file that anybody can write.
+        merge: whether reading many small files may leave a merged copy of them in the folder.
+    """
+
+    def __init__(
+        self, root: Path, label: Label = Label.SELF_REPORTED, *, merge: bool = True
+    ) -> None:
         self.root = Path(root)
+        self.label = label
+        self.made = ArtifactFolders(self.root)
+        self._merge = merge
+        self._complaints: dict[str, dict[str, None]] = {}
+        self._remarks: dict[str, dict[str, None]] = {}
 
     def prepare(self) -> None:
         """Make the folder and make sure that it can be written.
@@ -57,23 +77,15 @@ class ResultStore:
                 "give another one with --out"
             ) from error
         self._sweep()
+        self.made.move_old()
 
     def attach(self, cell: str, artifacts: Sequence[Artifact]) -> None:
-        """Keep a cell's artifacts under ``artifacts/<cell>``, in place of earlier ones.
+        """Keep a cell's artifacts, in place of earlier ones.
 
         Raises:
             StoreError: a file cannot be written.
         """
-        folder = self.root / ARTIFACTS / cell
-        index = [{"file": a.file, "caption": a.caption} for a in artifacts]
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for artifact in artifacts:
-                _write(folder / artifact.file, artifact.content)
-            # Last: a reader takes what the index names, so it never sees half of a set.
-            _write(folder / _INDEX, json.dumps(index, indent=1, ensure_ascii=False).encode())
-        except OSError as error:
-            raise StoreError(f"cannot write to {folder}: {error.strerror or error}") from error
+        self.made.attach(cell, artifacts)
 
     def artifacts(self, cell: str) -> list[Artifact]:
         """What a cell has made; empty where it has made nothing.
@@ -81,21 +93,11 @@ class ResultStore:
         Raises:
             StoreError: files are missing or not what the index says.
         """
-        folder = self.root / ARTIFACTS / cell
-        if not (folder / _INDEX).exists():
-            return []
-        try:
-            index = json.loads((folder / _INDEX).read_bytes())
-            found = []
-            for entry in index:
-                name, _, suffix = entry["file"].partition(".")
-                content = (folder / f"{name}.{suffix}").read_bytes()
-                found.append(Artifact(name, suffix, entry["caption"], content))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(
-                f"the artifacts in {folder} are damaged ({error}); remove that folder"
-            ) from error
-        return found
+        return self.made.of(cell)
+
+    def has_artifacts(self, cell: str) -> bool:
+        """Whether a cell has made something, without reading it."""
+        return self.made.has(cell)
 
     def append(self, rows: Sequence[Row]) -> Path:
         """Add rows as one new file; on return they are on the disk.
@@ -146,14 +148,24 @@ class ResultStore:
         Raises:
             StoreError: a file is not readable as Parquet; names it and says what to do.
         """
+        return joined(self.tables(columns, kinds, dictionaries, keep), dictionaries)
+
+    def tables(
+        self,
+        columns: Sequence[str] | None = None,
+        kinds: Sequence[str] | None = None,
+        dictionaries: bool = False,
+        keep: Callable[[pa.Table], NDArray[np.bool_]] | None = None,
+    ) -> list[pa.Table]:
+        """The tables that `read` joins: an empty one, and one for each file."""
         wanted = SCHEMA if columns is None else pa.schema([SCHEMA.field(c) for c in columns])
         if dictionaries:
             wanted = pa.schema([_as_dictionary(field) for field in wanted])
-        tables = [wanted.empty_table()]
-        paths = MergedCopy(self.root).paths(self.files(), self.read_file)
-        tables += [self._read_file(path, wanted, kinds, keep) for path in paths]
-        table = pa.concat_tables(tables)
-        return table.unify_dictionaries() if dictionaries else table
+        paths = self.files()
+        if self._merge:
+            paths = MergedCopy(self.root).paths(paths, self._to_merge)
+        read = [self._read_file(path, wanted, kinds, keep) for path in paths]
+        return [wanted.empty_table(), *read]
 
     def read_file(self, path: Path) -> pa.Table:
         """All rows of one file, in the current schema.
@@ -163,20 +175,49 @@ class ResultStore:
         """
         return self._read_file(path, SCHEMA)
 
+    def complaints(self) -> list[str]:
+        """What was left out of all that was read so far, and of which file; a line for each."""
+        return _lines(self._complaints)
+
+    def remarks(self) -> list[str]:
+        """What of all that was read so far cannot be ranked or is named oddly, by file."""
+        return _lines(self._remarks)
+
+    def _to_merge(self, path: Path) -> pa.Table | None:
+        """As `read_file`; None where some rows are left out, so that it is always said of which
+        file.
+        """
+        table = self.read_file(path)
+        return None if str(path) in self._complaints else table
+
+    def _complain(self, path: Path, words: Iterable[str]) -> None:
+        self._complaints.setdefault(str(path), {}).update(dict.fromkeys(words))
+
     def statuses(self) -> dict[str, set[str]]:
-        """Every status that a cell's rows record, by cell key."""
-        table = self.read(["cell", "status"])
-        found: dict[str, set[str]] = {}
-        for cell, status in zip(*(column.to_pylist() for column in table.columns), strict=True):
-            found.setdefault(cell, set()).add(status)
-        return found
+        """Every status that the run that counts of a cell records, by cell key: an end without a
+        number replaces no number of an earlier run (`cab.schema.run_order`).
+        """
+        table = self.read(["cell", "run_id", "status", "recorded_at"])
+        times = pc.cast(table["recorded_at"], pa.int64()).fill_null(-1)
+        table = table.set_column(3, "recorded_at", times)
+        grouped = table.group_by(["cell", "run_id", "status"]).aggregate([("recorded_at", "max")])
+        names = ("cell", "run_id", "status", "recorded_at_max")
+        runs: dict[str, dict[str | None, list[tuple[str, float]]]] = {}
+        columns = (grouped[name].to_pylist() for name in names)
+        for cell, run, status, last in zip(*columns, strict=True):
+            runs.setdefault(cell, {}).setdefault(run, []).append((status, last))
+        return {cell: _counting(list(own.values())) for cell, own in runs.items()}
 
-    def finished(self) -> set[str]:
-        """Keys of the cells that need not be run again."""
-        return {cell for cell, statuses in self.statuses().items() if statuses & FINISHED}
+    def finished(self, again: Collection[str] = TRIED_AGAIN) -> set[str]:
+        """Keys of the cells that need not be run again.
 
-    @staticmethod
+        Args:
+            again: statuses that are tried again, in a part of a cell as well.
+        """
+        return {cell for cell, statuses in self.statuses().items() if not statuses & set(again)}
+
     def _read_file(
+        self,
         path: Path,
         wanted: pa.Schema,
         kinds: Sequence[str] | None = None,
@@ -184,10 +225,15 @@ class ResultStore:
     ) -> pa.Table:
         words = [f.name for f in wanted if pa.types.is_dictionary(f.type)]
         try:
-            file = pq.ParquetFile(path, read_dictionary=words)
-            present = set(file.schema_arrow.names)
+            file = _opened(path, words)
+            absent = lacking(file.schema_arrow.names)
+            if absent:
+                self._complain(path, [f"left out, no results: it has no {', '.join(absent)}"])
+                return wanted.empty_table()
+            present = set(file.schema_arrow.names) - {_LABEL}
             names = [name for name in wanted.names if name in present]
             read = names if kinds is None or "kind" in names else ["kind", *names]
+            read = read or file.schema_arrow.names[:1]  # without a column there are no rows
             groups, mixed = _row_groups(file.metadata, kinds)
             # Handing small files to other threads costs more than it gives.
             parallel = file.metadata.num_rows > _SMALL
@@ -195,23 +241,47 @@ class ResultStore:
             mask = None
             if mixed:
                 mask = pc.is_in(table["kind"], pa.array(kinds, pa.string()))
-            columns = [
-                table[field.name].cast(field.type)
-                if field.name in present
-                else pa.nulls(table.num_rows, field.type)
-                for field in wanted
-            ]
+            columns = [self._column(table, field, present, path) for field in wanted]
+            if any(column is None for column in columns):
+                return wanted.empty_table()
         except (OSError, pa.ArrowException) as error:
+            what_to_do = (
+                "install cab again, or read without it: --no-reference"
+                if self.label is Label.REFERENCE
+                else "move it away and run again to measure its cell anew"
+            )
             raise StoreError(
                 f"results file {path} is not readable ({' '.join(str(error).split())[:120]}); "
-                "move it away and run again to measure its cell anew"
+                f"{what_to_do}"
             ) from error
         table = pa.table(columns, schema=wanted)
+        complete, wrong = complete_rows(table)
+        if complete is not None:
+            mask = pa.array(complete) if mask is None else pc.and_(mask, pa.array(complete))
+        if wrong:
+            self._complain(path, wrong)
+        if odd := [*unreadable_options(table), *unrankable_rows(table)]:
+            self._remarks.setdefault(str(path), {}).update(dict.fromkeys(odd))
         if keep is not None:
             kept = pa.array(keep(table))
             mask = kept if mask is None else pc.and_(mask, kept)
         # In one go: every filter copies what it keeps.
         return table if mask is None else table.filter(mask)
+
+    def _column(
+        self, table: pa.Table, field: pa.Field, present: Container[str], path: Path
+    ) -> pa.Array | pa.ChunkedArray | None:
+        """A column in its type of today; None where it holds something else."""
+        if field.name == _LABEL:
+            return _constant(self.label.value, table.num_rows, field.type)
+        if field.name in present:
+            try:
+                return cleaned(field.name, table[field.name].cast(field.type))
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+                kind = table[field.name].type
+                self._complain(path, [f"left out, no results: its {field.name} is {kind}"])
+                return None
+        return cleaned(field.name, pa.chunked_array([pa.nulls(table.num_rows, field.type)]))
 
     def _sweep(self) -> None:
         """Remove what writers that died long ago left behind."""
@@ -221,6 +291,34 @@ class ResultStore:
                     path.unlink()
             except FileNotFoundError:  # another process was first
                 continue
+
+
+def _counting(runs: Sequence[Sequence[tuple[str, float]]]) -> set[str]:
+    """The statuses of the run that counts; each run is its statuses with their last times."""
+
+    def order(run: Sequence[tuple[str, float]]) -> tuple[bool, float]:
+        return run_order((status for status, _ in run), max(last for _, last in run))
+
+    return {status for status, _ in max(runs, key=order)}
+
+
+def _lines(found: Mapping[str, Iterable[str]]) -> list[str]:
+    return [f"{name}: {', '.join(words)}" for name, words in found.items()]
+
+
+def _opened(path: Path, words: Sequence[str]) -> pq.ParquetFile:
+    """A file whose columns of some names are read as dictionaries, where it has words there."""
+    try:
+        return pq.ParquetFile(path, read_dictionary=words)
+    except KeyError:  # how Arrow says that there is no such column
+        plain = {field.name for field in pq.read_schema(path) if not pa.types.is_nested(field.type)}
+        return pq.ParquetFile(path, read_dictionary=[word for word in words if word in plain])
+
+
+def joined(tables: Sequence[pa.Table], dictionaries: bool) -> pa.Table:
+    """Tables of one schema as one; words as dictionaries share one dictionary for each column."""
+    table = pa.concat_tables(tables)
+    return table.unify_dictionaries() if dictionaries else table
 
 
 def _row_groups(metadata: pq.FileMetaData, kinds: Sequence[str] | None) -> tuple[list[int], bool]:
@@ -244,16 +342,17 @@ def _row_groups(metadata: pq.FileMetaData, kinds: Sequence[str] | None) -> tuple
     return found, mixed
 
 
+def _constant(word: str, rows: int, type: pa.DataType) -> pa.Array:
+    if not pa.types.is_dictionary(type):
+        return pa.repeat(pa.scalar(word, type), rows)
+    codes = pa.array(np.zeros(rows, dtype=np.int32))
+    return pa.DictionaryArray.from_arrays(codes, pa.array([word], type.value_type))
+
+
 def _as_dictionary(field: pa.Field) -> pa.Field:
     if not pa.types.is_string(field.type):
         return field
     return pa.field(field.name, pa.dictionary(pa.int32(), pa.string()))
-
-
-def _write(target: Path, content: bytes) -> None:
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    temporary.write_bytes(content)
-    temporary.rename(target)
 
 
 def _fsync_folder(folder: Path) -> None:

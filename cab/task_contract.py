@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from cab.artifact import Artifact
-from cab.attention_contract import Attention, AttentionSpec, build_attention
 from cab.errors import DataError, UsageError
-from cab.info import OptionValue, Scale, TaskInfo
+from cab.info import Scale, TaskInfo
 from cab.patterns import Pattern
+from cab.slots import Slots
 
 Batch = Mapping[str, Tensor]
 """Named tensors of one batch; the runner moves them to the device."""
@@ -58,56 +58,6 @@ class Recipe:
     none"""
 
 
-class Slots:
-    """Builds the attention modules of a backbone: the candidate in slots of the run's pattern.
-
-    Every other slot gets softmax. Modules are built under a random state of their own, so the
-    backbone's shared weights are the same for every candidate of one seed.
-    """
-
-    def __init__(
-        self,
-        pattern: Pattern,
-        candidate: type[Attention],
-        softmax: type[Attention],
-        options: Mapping[str, OptionValue] | None = None,
-        seed: int = 0,
-    ) -> None:
-        self.pattern = pattern
-        self.candidates: list[Attention] = []
-        """The candidate modules built so far."""
-        self._candidate = candidate
-        self._softmax = softmax
-        self._options = dict(options or {})
-        self._seed = seed
-        self._built = 0
-
-    def __call__(
-        self,
-        pattern: Pattern,
-        *,
-        heads: int,
-        head_dim: int,
-        layer_index: int = 0,
-        layers: int = 1,
-        max_length: int = 4096,
-        embed_dim: int | None = None,
-        value_dim: int = 0,
-    ) -> Attention:
-        """The module for one slot; the arguments are those of `AttentionSpec`."""
-        spec = AttentionSpec(
-            pattern, heads, head_dim, layer_index, layers, max_length, embed_dim, value_dim
-        )
-        self._built += 1
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(hash((self._seed, self._built)) & 0x7FFFFFFF)
-            if pattern != self.pattern:
-                return build_attention(self._softmax, spec)
-            module = build_attention(self._candidate, spec, self._options)
-        self.candidates.append(module)
-        return module
-
-
 class Task(ABC):
     """One data set, one backbone per pattern, one recipe per scale.
 
@@ -130,7 +80,8 @@ class Task(ABC):
             data_dir: folder with the original data; None: the embedded data.
 
         Raises:
-            UsageError: the task has no slot of that pattern, or no such scale.
+            UsageError: the task has no slot of that pattern, or no such scale, or reads no original
+                data.
             DataError: data missing, truncated or altered; says what the layout should be.
         """
         if pattern not in self.info.backbones:
@@ -142,6 +93,9 @@ class Task(ABC):
             raise UsageError(
                 f"task {self.info.id!r} has no scale {scale}; it has {', '.join(self.info.scales)}"
             )
+        if data_dir is not None and not self.info.data_dir:
+            made = "generates its problems" if self.info.dataset == "generated" else "has its data"
+            raise UsageError(f"task {self.info.id!r} {made}; it reads no data folder")
         self.pattern = pattern
         self.scale = scale
         self.data_dir = data_dir
@@ -198,14 +152,27 @@ class Task(ABC):
     def evaluate(self, model: nn.Module, split: Split, seed: int) -> dict[str, float]:
         """Every declared metric on a split; the caller has set eval mode and no_grad.
 
-        ``seed`` matters only where evaluation draws data (generated problems).
+        Args:
+            model: as `build` made it.
+            split: validation or test.
+            seed: of what evaluating draws, through `cab.seeds.evaluation`; see `evaluation_seed`.
         """
+
+    def evaluation_seed(self, seed: int) -> int:
+        """The seed of what a run's evaluations draw: one for all runs, so that they are tested on
+        the same problems, or the run's own where the record says `cab.TaskInfo.fresh_evaluation`.
+
+        Args:
+            seed: of the run.
+        """
+        return seed if self.info.fresh_evaluation else 0
 
     def references(self, seed: int) -> dict[str, float]:
         """Values on the test split of the references that the info record declares, by name; one
         that has no meaning for this pattern is left out.
 
-        ``seed`` matters only where evaluation draws data (generated problems).
+        Args:
+            seed: as in `evaluate`; the problems are the same.
         """
         return {}
 
@@ -213,8 +180,37 @@ class Task(ABC):
         """A few small samples of what the trained model makes of test data, to be looked at.
 
         The caller has set eval mode and no_grad. They are made for the first seed of a run.
+
+        Args:
+            model: as `build` made it.
+            seed: as in `evaluate`; the problems are the same.
         """
         return []
+
+    def causal_inputs(self) -> tuple[str, ...]:
+        """In a causal pattern, the tensors of a batch that hold the sequence which the model goes
+        along, (B, T, ...) each: their entries from place t on may not show in what is said at
+        places before t. Empty where the model says nothing before the sequence's end.
+
+        A cell checks it, on the built and the trained model; a task with causal slots that does not
+        say it is checked slot by slot alone.
+        """
+        return ()
+
+    def causal_outputs(self, model: nn.Module, batch: Batch) -> Tensor:
+        """(B, T', ...) what the model says at the places of the sequence, teacher-forced.
+
+        Place t is from entries before t, or up to t, of `causal_inputs`; T' may be one less than T
+        where the last entry is only a target. The tensors may be cut to their first entries.
+        """
+        raise NotImplementedError
+
+    def reduced(self) -> Task:
+        """The task with a small, fixed part of its validation and test data to evaluate: what a
+        witness looks at, which may take no more than a hundredth of a cell. Itself where evaluating
+        everything takes no longer, given a model that answers at once.
+        """
+        return self
 
     def length(self) -> tuple[int, int]:
         """Longest (queries, keys) that the candidate's slots see."""
