@@ -17,9 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
+from cab.controls import BASELINE
 from cab.scoring.intervals import NAN, Estimate, Floats, Interval, p_values
 from cab.scoring.ranks import ALPHA
-from cab.scoring.task_scores import BASELINE, TaskScores
+from cab.scoring.task_scores import TaskScores
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
-"""Two entries side by side: differences by task, costs, crossover, and a verdict in a sentence."""
+"""Two entries side by side: differences by task, paired by seed, and their means."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -39,7 +38,7 @@ class TaskDifference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One entry over another on one pattern, scale and device."""
+    """One entry over another on one track."""
 
     one: str
     other: str
@@ -51,53 +50,6 @@ class Comparison:
     """Mean difference, judged by the spread over tasks"""
     here: Estimate
     """... by the spread over seeds on these tasks"""
-
-    def verdict(self) -> str:
-        """What is known, in a sentence."""
-        if not self.tasks:
-            return f"{self.one} and {self.other} share no task here, so nothing can be said."
-        on = "on the one task" if len(self.tasks) == 1 else f"on these {len(self.tasks)} tasks"
-        here, general = self.here.interval(), self.general.interval()
-        if not here.known:
-            return (
-                f"{on.capitalize()} {self.one} is {_words(here.value, self.other)}; a single seed "
-                "does not tell whether that is more than noise."
-            )
-        if _p(self.here) >= ALPHA:
-            return (
-                f"{self.one} and {self.other} are not distinguishable {on}: the difference is "
-                f"{here.value:+.3f}, 95 % interval {_range(here)} over seeds."
-            )
-        sentence = (
-            f"{on.capitalize()} {self.one} is {_words(here.value, self.other)} "
-            f"({here.value:+.3f}, 95 % interval {_range(here)} over seeds)"
-        )
-        if len(self.tasks) == 1:
-            return sentence + "; one task says nothing of others."
-        if _p(self.general) < ALPHA:
-            return sentence + (
-                f", and the tasks agree well enough to expect it of others of this kind "
-                f"(95 % interval {_range(general)} over tasks)."
-            )
-        return sentence + (
-            f"; whether that holds on other tasks of this kind is not known "
-            f"(95 % interval {_range(general)} over tasks)."
-        )
-
-
-def _p(estimate: Estimate) -> float:
-    p = estimate.p_value()
-    return 1.0 if math.isnan(p) else p
-
-
-def _words(difference: float, other: str) -> str:
-    """``better than softmax by a factor of 1.12`` for a difference of log-ratios of 0.113."""
-    which = "better" if difference >= 0 else "worse"
-    return f"{which} than {other} by a factor of {math.exp(abs(difference)):.2f}"
-
-
-def _range(interval: Interval) -> str:
-    return f"{interval.low:+.3f} to {interval.high:+.3f}"
 
 
 def comparison(board: QualityBoard, one: str, other: str) -> Comparison:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
+from cab.controls import BASELINE
+from cab.cost_metrics import ENERGY_PER_TOKEN, LATENCY, LATENCY_RATIO, PEAK_MEMORY, STATE_BYTES
+from cab.scoring.efficiency import paired_ratio
 from cab.scoring.intervals import Interval, process_interval
 from cab.scoring.results import Results
-from cab.scoring.task_scores import BASELINE
+from cab.track import Track
 
 
 @dataclass(frozen=True)
@@ -33,23 +36,25 @@ class CostAxis:
 
 
 AXES = (
-    CostAxis("latency", "latency, forward", "s", ("latency",), "forward"),
-    CostAxis(
-        "train-latency", "latency, forward and backward", "s", ("latency",), "forward_backward"
-    ),
-    CostAxis("decode-latency", "latency of a decoding step", "s", ("latency",), "decode"),
-    CostAxis("memory", "peak memory, forward", "B", ("peak_memory",), "forward"),
+    CostAxis("latency", "latency, forward", "s", (LATENCY,), "forward"),
+    CostAxis("train-latency", "latency, forward and backward", "s", (LATENCY,), "forward_backward"),
+    CostAxis("decode-latency", "latency of a decoding step", "s", (LATENCY,), "decode"),
+    CostAxis("memory", "peak memory, forward", "B", (PEAK_MEMORY,), "forward"),
     CostAxis(
         "train-memory",
         "peak memory, forward and backward",
         "B",
-        ("peak_memory",),
+        (PEAK_MEMORY,),
         "forward_backward",
     ),
     CostAxis("parameters", "parameters that the mechanism adds", "1", ()),
-    CostAxis("state", "state of a decoding step", "B", ("state_bytes",), "decode"),
-    CostAxis("energy", "energy per token, forward", "J", ("energy_per_token",), "forward"),
+    CostAxis("state", "state of a decoding step", "B", (STATE_BYTES,), "decode"),
+    CostAxis("energy", "energy per token, forward", "J", (ENERGY_PER_TOKEN,), "forward"),
 )
+
+
+METRICS = frozenset({LATENCY_RATIO, *(name for axis in AXES for name in axis.metrics)})
+"""All that axes and their crossings read"""
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,8 @@ class Costs:
     by_entry: Mapping[str, Interval]
     ended: Mapping[str, str]
     """Entries whose measurement ended without a number at this length, and how"""
+    beside: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    """Latencies: what an entry was timed in turns with, and the ratio to it"""
 
 
 def axis(name: str) -> CostAxis | None:
@@ -69,14 +76,15 @@ def axis(name: str) -> CostAxis | None:
     return next((a for a in AXES if a.id == name), None)
 
 
-def costs(results: Results, pattern: str, scale: str, device: str, by: CostAxis) -> Costs:
+def costs(results: Results, track: Track, by: CostAxis) -> Costs:
     """Measure every entry at the longest length at which softmax has a number.
 
     Parameters are those of the models of the quality runs: the mean over tasks.
     """
     if by.of_model:
-        return _parameters(results, pattern, scale, device, by)
-    rows = results.select(kind="efficiency", pattern=pattern, scale=scale, device=device)
+        return _parameters(results, track, by)
+    rows = results.select(track, kind="efficiency")
+    every = rows
     # A measurement that ended without a number may not say of which.
     rows = rows[rows["metric"].isin(by.metrics) | (rows["metric"].isin([""]))]
     if by.phase:
@@ -97,7 +105,14 @@ def costs(results: Results, pattern: str, scale: str, device: str, by: CostAxis)
             ended[str(entry)] = str(group["status"].iloc[0])
         else:
             found[str(entry)] = process_interval([_samples(row) for _, row in own.iterrows()])
-    return Costs(by, length, found, ended)
+    beside: dict[str, tuple[str, float]] = {}
+    if by.metrics == (LATENCY,):
+        own = every[(every["length_q"] == length) & (every["phase"] == by.phase)]
+        for entry, group in own.groupby("entry", observed=True):
+            name, ratio = paired_ratio(group)
+            if ratio.n:
+                beside[str(entry)] = name, ratio.value
+    return Costs(by, length, found, ended, beside)
 
 
 def _samples(row: pd.Series) -> list[float]:
@@ -105,8 +120,8 @@ def _samples(row: pd.Series) -> list[float]:
     return [float(x) for x in samples] if len(samples) else [float(row["value"])]
 
 
-def _parameters(results: Results, pattern: str, scale: str, device: str, by: CostAxis) -> Costs:
-    rows = results.select(kind="quality", pattern=pattern, scale=scale, device=device)
+def _parameters(results: Results, track: Track, by: CostAxis) -> Costs:
+    rows = results.select(track, kind="quality")
     rows = rows[(rows["status"] == "ok") & rows["parameters_attention"].notna()]
     per_task = rows.groupby(["entry", "task"], observed=True)["parameters_attention"].mean()
     found = {}

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-from cab.scoring.intervals import LEVEL, Floats, Interval
+from cab.scoring.intervals import LEVEL, Floats, Interval, cost_interval
 
 NOT_REACHED = math.inf
 
@@ -109,8 +109,7 @@ def ratio_of(entry: Interval, baseline: Interval) -> Interval:
     if total == 0:
         return Interval(value, value, value, n)
     freedom = total**2 / sum(error**4 / f for error, f in errors)
-    half = float(stdtrit(freedom, 0.5 + LEVEL / 2)) * math.sqrt(total)
-    return Interval(value, value * math.exp(-half), value * math.exp(half), n)
+    return cost_interval(value, float(stdtrit(freedom, 0.5 + LEVEL / 2)) * math.sqrt(total), n)
 
 
 def cab_efficiency_length(

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from cab.controls import BASELINE
+from cab.cost_metrics import LATENCY, PEAK_MEMORY, ratio_baseline, ratio_to
 from cab.scoring.intervals import Interval, process_interval
 from cab.scoring.results import Results
+from cab.track import Track
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class CostPoint:
     latency: Interval
     """Seconds"""
     latency_ratio: Interval
-    """To softmax, timed in turns with it"""
+    """To what it was timed in turns with: softmax, where it was among them"""
     memory: Interval
     """Peak bytes beyond the inputs"""
     status: str
@@ -31,26 +34,30 @@ class CostPoint:
     heads: int
     batch: int
     dtype: str
+    beside: str = BASELINE
+    """What ``latency_ratio`` is taken to"""
 
 
-def cost_points(results: Results, pattern: str, scale: str, device: str) -> list[CostPoint]:
-    """All measured points of a pattern, by entry, phase and length."""
-    rows = results.select(kind="efficiency", pattern=pattern, scale=scale, device=device)
+def cost_points(results: Results, track: Track) -> list[CostPoint]:
+    """All measured points of a track, by entry, phase and length."""
+    rows = results.select(track, kind="efficiency")
     rows = rows[rows["phase"].notna()]
     points = []
     for place, group in rows.groupby(["entry", "phase", "length_q"]):
         entry, phase, length = (str(part) for part in place)
         bad = group[group["status"] != "ok"]
         first = group.iloc[0]
+        beside, ratio = paired_ratio(group)
         points.append(
             CostPoint(
                 entry=entry,
                 attention=str(first["attention"]),
                 phase=phase,
                 length=int(float(length)),
-                latency=_interval(group, "latency"),
-                latency_ratio=_interval(group, "latency_ratio"),
-                memory=_interval(group, "peak_memory"),
+                latency=_interval(group, LATENCY),
+                latency_ratio=ratio,
+                beside=beside,
+                memory=_interval(group, PEAK_MEMORY),
                 status="ok" if bad.empty else str(bad["status"].iloc[0]),
                 head_dim=_whole(group["head_dim"]),
                 heads=_whole(group["heads"]),
@@ -59,6 +66,13 @@ def cost_points(results: Results, pattern: str, scale: str, device: str) -> list
             )
         )
     return points
+
+
+def paired_ratio(rows: pd.DataFrame) -> tuple[str, Interval]:
+    """What an entry was timed in turns with, and the ratio to it: softmax, else the first other."""
+    found = {name: m for m in sorted(rows["metric"].unique()) if (name := ratio_baseline(str(m)))}
+    name = next(iter(found), BASELINE) if BASELINE not in found else BASELINE
+    return name, _interval(rows, ratio_to(name))
 
 
 def _whole(column: pd.Series) -> int:

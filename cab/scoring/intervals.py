@@ -27,7 +27,8 @@ NAN = float("nan")
 class Interval:
     """A point estimate with a confidence interval; ``n`` units of replication went in.
 
-    With a single unit nothing is known of the spread: the bounds are not a number.
+    With a single unit nothing is known of the spread: the bounds are not a number. With several
+    the bounds of a cost are none where they would say nothing (`cost_interval`).
     """
 
     value: float
@@ -39,6 +40,11 @@ class Interval:
     def known(self) -> bool:
         """Whether there is an interval at all."""
         return bool(np.isfinite(self.low) and np.isfinite(self.high))
+
+    @property
+    def unsure(self) -> bool:
+        """Whether replicates are too far apart for an interval."""
+        return self.n > 1 and math.isfinite(self.value) and not self.known
 
     def overlaps(self, other: Interval) -> bool:
         """Whether the two cannot be told apart by their intervals (an unknown one never can)."""
@@ -150,7 +156,8 @@ def process_interval(
 
     The process is the unit of replication for speed: the spread between processes is larger than
     the spread within one. Costs are positive and vary by factors, so the interval is symmetric in
-    the logarithm; a median of n normal values varies more than their mean by `_MEDIAN`.
+    the logarithm; a median of n normal values varies more than their mean by `_MEDIAN`. One that is
+    wider than `WIDEST` is not known: see `cost_interval`.
     """
     medians = [float(np.median(np.asarray(x, dtype=float))) for x in processes if len(x)]
     if not medians:
@@ -163,6 +170,25 @@ def process_interval(
         return Interval(value, value, value, n) if constant else Interval(value, NAN, NAN, n)
     error = math.sqrt(log_cost_variance(medians))
     half = float(stdtrit(n - 1, 0.5 + level / 2)) * error
+    return cost_interval(value, half, n)
+
+
+WIDEST = 10.0
+"""Ratio of its ends beyond which an interval of a cost says nothing but that others kept the
+machine busy: of three processes, a single one that was held up gives ends that are many powers of
+ten apart"""
+
+
+def cost_interval(value: float, half: float, n: int) -> Interval:
+    """Of a cost, symmetric in the logarithm; without bounds where they would be too far apart.
+
+    Args:
+        value: above zero.
+        half: half of its width, in the logarithm.
+        n: processes.
+    """
+    if 2 * half > math.log(WIDEST):
+        return Interval(value, NAN, NAN, n)
     return Interval(value, value * math.exp(-half), value * math.exp(half), n)
 
 

@@ -1,7 +1,7 @@
 """The index over all patterns: the mean of the patterns' indices, each counting alike.
 
 An entry needs an index in every pattern that has tasks; mechanisms that have no honest form of a
-pattern have a place through their Bradley-Terry strength over all tasks of all patterns.
+pattern have no rank.
 """
 
 from __future__ import annotations
@@ -11,30 +11,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from cab.label import label_words, labels_in
 from cab.scoring.bradley_terry import Rating, ratings
-from cab.scoring.intervals import NAN, UNKNOWN, Floats, Interval, combined
-from cab.scoring.quality import QualityBoard, Separation, separation
+from cab.scoring.intervals import NAN, UNKNOWN, Floats, combined
+from cab.scoring.quality import QualityBoard, Ranked, Separation, separation
 from cab.scoring.ranks import Pairs, all_pairs, rank_interval
 from cab.scoring.task_scores import TaskScores
 
 
-@dataclass(frozen=True)
-class OverallStanding:
-    """An entry's place over all patterns."""
+@dataclass(frozen=True, kw_only=True)
+class OverallStanding(Ranked):
+    """An entry's place over all patterns; what may be missing is patterns."""
 
-    entry: str
-    attention: str
-    index: Interval
-    here: Interval
     patterns: dict[str, float]
     """Index by pattern, where it has one"""
-    missing: tuple[str, ...]
-    """Patterns without an index"""
-    rank: int | None = None
-    ranks: tuple[int, int] | None = None
-    separation: Separation = Separation.GENERAL
-    rating: Rating | None = None
-    """Over the tasks of all patterns"""
 
 
 def overall(boards: Mapping[str, QualityBoard]) -> list[OverallStanding]:
@@ -48,15 +38,20 @@ def overall(boards: Mapping[str, QualityBoard]) -> list[OverallStanding]:
         return []
     rated = ratings(merged({pattern: board.scores for pattern, board in used.items()}))
     origins: dict[str, str] = {}
+    labels: dict[str, list[str]] = {}
     for board in used.values():
         for standing in board.standings:
             origins.setdefault(standing.entry, standing.attention)
-    found = [_standing(used, entry, origins[entry], rated.get(entry)) for entry in sorted(origins)]
+            labels.setdefault(standing.entry, []).extend(labels_in(standing.label))
+    found = [
+        replace(
+            _standing(used, entry, origins[entry], rated.get(entry)),
+            label=label_words(labels[entry]),
+        )
+        for entry in sorted(origins)
+    ]
     whole = sorted((s for s in found if not s.missing), key=lambda s: (-s.index.value, s.entry))
-    rest = sorted(
-        (s for s in found if s.missing),
-        key=lambda s: (-s.rating.strength.value if s.rating else np.inf, s.entry),
-    )
+    rest = sorted((s for s in found if s.missing), key=lambda s: (len(s.missing), s.entry))
     pairs = all_pairs([board.scores for board in used.values()], [s.entry for s in whole])
     return [_placed(whole, place, pairs) for place in range(len(whole))] + rest
 
@@ -72,8 +67,8 @@ def _standing(
     general = combined([scores.general(entry) for scores in indices.values()])
     here = combined([scores.here(entry) for scores in indices.values()])
     return OverallStanding(
-        entry,
-        attention,
+        entry=entry,
+        attention=attention,
         index=UNKNOWN if missing else general.interval(),
         here=UNKNOWN if missing else here.interval(),
         patterns={pattern: scores.here(entry).value for pattern, scores in indices.items()},

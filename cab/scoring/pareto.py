@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
+from cab.controls import BASELINE
 from cab.scoring.cost import Costs
 from cab.scoring.intervals import LEVEL, Floats, Interval
 from cab.scoring.quality import QualityBoard
@@ -63,7 +64,7 @@ def front(board: QualityBoard, costs: Costs) -> list[ParetoPoint]:
     quality = quality_draws(board, entries)
     cost = cost_draws([costs.by_entry[name] for name in entries])
     dominated = dominance(quality, cost)
-    base = costs.by_entry.get("softmax")
+    base = costs.by_entry.get(BASELINE)
     points = []
     for place, name in enumerate(entries):
         index, price = board.standing(name).index, costs.by_entry[name]

@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from cab.errors import StoreError, UnknownEntryError
+from cab.label import Label
 from cab.scoring.compositional import CAB_CONSTANTS, Constant, compositional_index
 from cab.scoring.crossover import cab_efficiency_length
 from cab.store import ResultStore
@@ -79,7 +80,7 @@ def load_published(name: str) -> pd.DataFrame:
     if name not in known:
         raise UnknownEntryError("published table", name, known)
     stem, plus, _ = name.partition("+")
-    rows = ResultStore(FOLDER).read_file(FOLDER / f"{stem}.parquet").to_pandas()
+    rows = ResultStore(FOLDER, Label.PUBLISHED).read_file(FOLDER / f"{stem}.parquet").to_pandas()
     corrected = rows["run_id"] == ERRATA
     if not plus:
         return rows[~corrected].reset_index(drop=True)

@@ -15,13 +15,14 @@ from enum import StrEnum
 import numpy as np
 import pandas as pd
 
+from cab.controls import BASELINE, NO_ATTENTION
 from cab.scoring.bradley_terry import Rating, ratings
 from cab.scoring.intervals import UNKNOWN, Interval, mean_interval
 from cab.scoring.ranks import ALPHA, Matrix, Pairs, all_pairs, groups, rank_interval
-from cab.scoring.results import Results
-from cab.scoring.task_scores import BASELINE, TaskScores, task_scores
+from cab.scoring.results import Results, entry_labels
+from cab.scoring.task_scores import TaskScores, task_scores
+from cab.track import Track
 
-NO_ATTENTION = "none"
 DISCRIMINATION = 4.0
 """softmax must beat none by this many seed standard deviations, or the task does not count"""
 
@@ -59,28 +60,27 @@ class Discrimination:
         return None if np.isnan(self.ratio) else self.ratio >= DISCRIMINATION
 
 
-@dataclass(frozen=True)
-class Standing:
-    """An entry's place on the leaderboard of one pattern."""
+@dataclass(frozen=True, kw_only=True)
+class Ranked:
+    """An entry's place in a ranking by an index."""
 
     entry: str
     attention: str
-    grade: str
     index: Interval
     """Over tasks and seeds: what tasks of this kind would give"""
     here: Interval
     """Over seeds: what these tasks would give again"""
-    tasks: dict[str, float]
-    """Score by task"""
     missing: tuple[str, ...]
-    """Tasks without a full set of results; with any, there is no index"""
+    """What it has no full set of results of; with any, there is no index"""
     rank: int | None = None
     ranks: tuple[int, int] | None = None
     """95 % interval of the rank"""
     separation: Separation = Separation.GENERAL
     """From the entry above"""
     rating: Rating | None = None
-    """Bradley-Terry strength, which entries with missing tasks have too"""
+    """Bradley-Terry strength, which entries with missing results have too"""
+    label: str = ""
+    """Who measured it; several, with a comma, where its scores are not all of one"""
 
     @property
     def tied(self) -> bool:
@@ -88,9 +88,18 @@ class Standing:
         return self.separation is Separation.NONE
 
 
+@dataclass(frozen=True, kw_only=True)
+class Standing(Ranked):
+    """An entry's place on the leaderboard of one track; what may be missing is tasks."""
+
+    grade: str
+    tasks: dict[str, float]
+    """Score by task"""
+
+
 @dataclass(frozen=True)
 class QualityBoard:
-    """Standings of one pattern, scale and device."""
+    """Standings of one track."""
 
     standings: list[Standing]
     tasks: list[str]
@@ -133,44 +142,37 @@ class QualityBoard:
         return groups(order, self.pairs, differs)
 
 
-def scores(
-    results: Results,
-    pattern: str | None = None,
-    scale: str | None = None,
-    device: str = "",
-    phase: str = "eval",
-) -> pd.DataFrame:
+def scores(results: Results, track: Track | None = None, phase: str = "eval") -> pd.DataFrame:
     """Test scores: one row per entry, task, metric and seed; or analyses of the trained models."""
-    rows = results.select(kind="quality", pattern=pattern, scale=scale, device=device or None)
+    rows = results.select(track, kind="quality")
     rows = rows[(rows["status"] == "ok") & (rows["phase"] == phase)]
     metrics = rows["metric"].unique()
     tests = [metric for metric in metrics if not str(metric).startswith("validation_")]
-    return rows[rows["metric"].isin(tests)]
+    found = rows[rows["metric"].isin(tests)]
+    # An infinite score is no number to rank by, like one that is missing.
+    finite = np.isfinite(found["value"])
+    return found if finite.all() else found.assign(value=found["value"].where(finite))
 
 
 def quality_board(
     results: Results,
-    pattern: str,
-    scale: str,
-    device: str,
+    track: Track,
     headline: Mapping[str, list[str]],
     tasks: Collection[str] = (),
     probes: Collection[str] = (),
 ) -> QualityBoard:
-    """Rank the entries of a pattern.
+    """Rank the entries of a track.
 
     Args:
         results: current rows.
-        pattern: name of the pattern.
-        scale: track.
-        device: cpu or cuda.
+        track: what may share a table.
         headline: names of the headline metrics by task id, the first one decides discrimination.
         tasks: those to rank by; none named: all but probes, or the probes where nothing else was
             measured.
         probes: tasks that isolate one ability on a problem with a known ceiling. Ratios of errors
             are so large there that a mean with other tasks would be about them alone.
     """
-    table = _headline(scores(results, pattern, scale, device), headline)
+    table = _headline(scores(results, track), headline)
     aside: list[str] = []
     if tasks:
         table = table[table["task"].isin(list(tasks))]
@@ -192,8 +194,12 @@ def quality_board(
     ranked_by = scored.only(kept)
     origins = table[["entry", "attention", "grade"]].drop_duplicates("entry")
     found_ratings = ratings(ranked_by)
+    labels = entry_labels(table)
     standings = [
-        _standing(ranked_by, kept, str(entry), str(attention), str(grade), found_ratings)
+        replace(
+            _standing(ranked_by, kept, str(entry), str(attention), str(grade), found_ratings),
+            label=labels.get(str(entry), ""),
+        )
         for entry, attention, grade in origins.itertuples(index=False)
     ]
     ranked, pairs = _ranked(standings, ranked_by)
@@ -263,9 +269,11 @@ def _standing(
 
 
 def _ranked(standings: list[Standing], scored: TaskScores) -> tuple[list[Standing], Pairs | None]:
-    """Entries with an index from the best down, then the others by their Bradley-Terry strength."""
+    """Entries with an index from the best down, then the others, which have no rank: those that
+    lack least first.
+    """
     whole = sorted((s for s in standings if s.index.n), key=lambda s: (-s.index.value, s.entry))
-    rest = sorted((s for s in standings if not s.index.n), key=_by_strength)
+    rest = sorted((s for s in standings if not s.index.n), key=lambda s: (len(s.missing), s.entry))
     if not whole:
         return rest, None
     pairs = all_pairs([scored], [s.entry for s in whole])
@@ -292,8 +300,3 @@ def separation(pairs: Pairs, one: str, other: str) -> Separation:
     if pairs.p_general[place] < ALPHA:
         return Separation.GENERAL
     return Separation.HERE if pairs.p_here[place] < ALPHA else Separation.NONE
-
-
-def _by_strength(standing: Standing) -> tuple[float, str]:
-    strength = standing.rating.strength.value if standing.rating else -np.inf
-    return -strength, standing.entry

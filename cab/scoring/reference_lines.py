@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from cab.scoring.intervals import Interval, mean_interval
 from cab.scoring.results import Results
+from cab.track import Track
 
 MARK = "@"
 """Between a metric and a reference in a row's metric: ``mse@oracle``"""
@@ -17,7 +18,7 @@ MARK = "@"
 
 @dataclass(frozen=True)
 class ReferenceLine:
-    """One reference of one task on one pattern."""
+    """One reference of one task on one track."""
 
     task: str
     metric: str
@@ -26,13 +27,9 @@ class ReferenceLine:
     """Over the seeds"""
 
 
-def reference_lines(
-    results: Results, pattern: str, scale: str, device: str, task: str
-) -> list[ReferenceLine]:
+def reference_lines(results: Results, track: Track, task: str) -> list[ReferenceLine]:
     """References of a task, by metric and from the best down."""
-    rows = results.select(
-        kind="quality", pattern=pattern, scale=scale, device=device, task=task, phase="reference"
-    )
+    rows = results.select(track, kind="quality", task=task, phase="reference")
     found = []
     for metric, own in rows.groupby("metric", observed=True):
         of, _, name = str(metric).partition(MARK)

@@ -1,46 +1,67 @@
 """The rows of a store as a data frame in which every entry appears once.
 
-A store may hold several versions of one mechanism or task. Only the latest version of a task is
-compared, and only the latest code of a mechanism; numbers of different versions never share a
-table.
+A store may hold several versions of one mechanism or task, and the reference results beside the
+user's own. `cab.scoring.versions` says which of them count; numbers of different versions never
+share a table.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from cab.admission import options_of, rankable
+from cab.cost_metrics import LATENCY_RATIO, ratio_baseline
+from cab.label import label_words
 from cab.schema import Status
-from cab.store import ResultStore
+from cab.scoring.codes import codes_of, group_codes
+from cab.scoring.versions import Installed, Machine, Stale, counting, installed_hashes
+from cab.track import Setting, Track
+from cab.visible import visible
 
 MEASURED = ("quality", "efficiency")
 """Kinds of rows that are ranked; published ones are a leaderboard of their own."""
 
-_IDENTITY = ["kind", "pattern", "scale", "device"]
-
 _SCORE_COLUMNS = (
     "kind", "status", "cell", "run_id", "recorded_at", "attention", "grade", "attention_options",
     "attention_hash", "pattern", "task", "task_hash", "data_hash", "scale", "device", "seed",
-    "phase", "metric", "value", "higher_is_better", "parameters_attention",
+    "phase", "metric", "value", "higher_is_better", "parameters_attention", "label",
+    "suite_version", "git_commit",
 )  # fmt: skip
 """What ranking by quality reads."""
 
 _COST_COLUMNS = (
     "kind", "status", "message", "cell", "run_id", "recorded_at", "attention", "grade",
     "attention_options", "attention_hash", "pattern", "task", "task_hash", "data_hash", "scale",
-    "device", "seed", "phase", "length_q", "batch", "heads", "head_dim", "dtype", "metric", "value",
-    "samples",
+    "device", "seed", "phase", "length_q", "length_k", "batch", "heads", "head_dim", "dtype",
+    "metric", "value", "samples", "device_name", "threads", "label", "suite_version", "git_commit",
 )  # fmt: skip
 """What ranking by cost reads."""
 
-Codes = NDArray[np.int64]
+
+class Readable(Protocol):
+    """A results folder, or several read like one."""
+
+    def read(
+        self,
+        columns: Sequence[str] | None = None,
+        kinds: Sequence[str] | None = None,
+        dictionaries: bool = False,
+        keep: Callable[[pa.Table], NDArray[np.bool_]] | None = None,
+    ) -> pa.Table:
+        """As `cab.store.ResultStore.read`."""
+
+    def complaints(self) -> list[str]:
+        """As `cab.store.ResultStore.complaints`."""
+
+    def remarks(self) -> list[str]:
+        """As `cab.store.ResultStore.remarks`."""
 
 
 @dataclass(frozen=True)
@@ -50,33 +71,61 @@ class Results:
     rows: pd.DataFrame
     superseded: int
     """Rows of older code or data that were left out"""
+    stale: tuple[Stale, ...] = ()
+    """Tasks on which entries have nothing but results of other code"""
+    unread: tuple[str, ...] = ()
+    """Files of which something is left out, and what"""
+    machines: tuple[Machine, ...] = ()
+    """What costs were measured on, by track"""
 
-    def select(self, **equal: Any) -> pd.DataFrame:
-        """Rows whose columns have the given values; None leaves a column free."""
+    def select(self, track: Track | None = None, **equal: Any) -> pd.DataFrame:
+        """Rows of a track whose columns have the given values; None leaves a column free."""
         rows = self.rows
-        for column, value in equal.items():
+        for column, value in ((track.about if track else {}) | equal).items():
             if value is not None:
                 rows = rows[rows[column] == value]
         return rows
 
+    def settings(self, scale: str | None = None, device: str | None = None) -> list[Setting]:
+        """Scales and devices that have rows, in their order; None leaves one of them free."""
+        pairs = self.rows[["scale", "device"]].drop_duplicates().itertuples(index=False)
+        found = (Setting(str(s), str(d)) for s, d in pairs)
+        return sorted(s for s in found if scale in (None, s.scale) and device in (None, s.device))
 
-def load_results(store: ResultStore, defaults: dict[str, dict[str, Any]] | None = None) -> Results:
+    def machine(self, track: Track) -> Machine | None:
+        """What the costs of a track were measured on; None where no row says it."""
+        return next((machine for machine in self.machines if machine.track == track), None)
+
+
+def load_results(
+    store: Readable,
+    defaults: dict[str, dict[str, Any]] | None = None,
+    cells: Collection[str] | None = None,
+) -> Results:
     """Read a store and keep what is current.
 
     Args:
-        store: the results folder.
+        store: the results folder, with the reference results or without.
         defaults: default options by attention id; options that differ from them become part of the
             entry's name. None: looked up in the registry.
+        cells: keys of the cells to keep; None for all.
     """
-    return current(store.read().to_pandas(), defaults)
+    rows = store.read().to_pandas()
+    if cells is not None:
+        rows = rows[rows["cell"].isin(list(cells))]
+    return _named(current(rows, defaults), store)
 
 
-def load_scores(store: ResultStore, defaults: dict[str, dict[str, Any]] | None = None) -> Results:
+def load_scores(store: Readable, defaults: dict[str, dict[str, Any]] | None = None) -> Results:
     """The current test scores, references, analyses and failures alone, words as categories: what
     ranking by quality needs, at a fraction of the time and memory of `load_results`.
     """
     table = store.read(_SCORE_COLUMNS, ["quality"], dictionaries=True, keep=_scored)
-    return current(table.to_pandas(ignore_metadata=True), defaults)
+    return _named(current(table.to_pandas(ignore_metadata=True), defaults), store)
+
+
+def _named(results: Results, store: Readable) -> Results:
+    return replace(results, unread=(*store.complaints(), *store.remarks()))
 
 
 def _scored(table: pa.Table) -> NDArray[np.bool_]:
@@ -115,89 +164,71 @@ class _Words:
 
 
 def load_costs(
-    store: ResultStore,
+    store: Readable,
     metrics: Collection[str],
     defaults: dict[str, dict[str, Any]] | None = None,
 ) -> Results:
     """The current rows of some measurements of cost alone, words as categories."""
 
+    def wanted(word: str) -> bool:
+        # Ratios to any baseline go with those to softmax.
+        ratios = LATENCY_RATIO in metrics and ratio_baseline(word) is not None
+        return word in metrics or ratios
+
     def keep(table: pa.Table) -> NDArray[np.bool_]:
-        return _Words.of(table["metric"]).are(lambda word: word in metrics) | _failed(table)
+        return _Words.of(table["metric"]).are(wanted) | _failed(table)
 
     table = store.read(_COST_COLUMNS, ["efficiency"], dictionaries=True, keep=keep)
-    return current(table.to_pandas(ignore_metadata=True), defaults)
+    return _named(current(table.to_pandas(ignore_metadata=True), defaults), store)
+
+
+def entry_labels(rows: pd.DataFrame) -> dict[str, str]:
+    """Who measured an entry's rows, by entry: ``reference``, or ``self-reported, reference``."""
+    if "label" not in rows:
+        return {}
+    pairs = rows[["entry", "label"]].drop_duplicates().astype(object)
+    found: dict[str, list[object]] = {}
+    for entry, label in pairs.itertuples(index=False):
+        found.setdefault(str(entry), []).append(label)
+    return {entry: label_words(labels) for entry, labels in found.items()}
 
 
 def joined(*parts: Results) -> Results:
     """Rows of different kinds in one frame."""
     frames = [part.rows.astype(_plain(part.rows)) for part in parts]
     rows = pd.concat(frames, ignore_index=True)
-    return Results(rows, sum(part.superseded for part in parts))
+    return Results(
+        rows,
+        sum(part.superseded for part in parts),
+        tuple(stale for part in parts for stale in part.stale),
+        tuple(dict.fromkeys(line for part in parts for line in part.unread)),
+        tuple(machine for part in parts for machine in part.machines),
+    )
 
 
 def _plain(rows: pd.DataFrame) -> dict[str, str]:
     return {str(n): "object" for n, t in rows.dtypes.items() if isinstance(t, pd.CategoricalDtype)}
 
 
-def current(rows: pd.DataFrame, defaults: dict[str, dict[str, Any]] | None = None) -> Results:
-    """The latest rows of every cell, of the latest code of every task and mechanism."""
-    rows = rows[rows["kind"].isin(MEASURED)]
-    times = pd.DatetimeIndex(rows["recorded_at"]).asi8
-    if (times[1:] < times[:-1]).any():
-        rows = rows.sort_values("recorded_at", kind="stable")
-    total = len(rows)
-    entries = _entry_names(rows, defaults)
-    codes = {name: codes_of(rows[name]) for name in (*_IDENTITY, "task", "cell", *_VERSIONS)}
-    codes["entry"] = codes_of(entries)
-    kept = np.arange(total)
-    for version, group in (
-        ("run_id", ["cell"]),
-        ("task_hash", [*_IDENTITY, "task"]),
-        ("data_hash", [*_IDENTITY, "task"]),
-        ("attention_hash", [*_IDENTITY, "entry", "task"]),
-    ):
-        kept = kept[_newest(codes[version][kept], [codes[name][kept] for name in group])]
-    rows = rows.iloc[kept].assign(entry=entries.iloc[kept])
-    return Results(rows.reset_index(drop=True), total - len(rows))
+def current(
+    rows: pd.DataFrame,
+    defaults: dict[str, dict[str, Any]] | None = None,
+    installed: Installed = installed_hashes,
+) -> Results:
+    """The rows that count (`cab.scoring.versions`), in the order of their times.
 
-
-_VERSIONS = ("run_id", "task_hash", "data_hash", "attention_hash")
-
-
-def codes_of(column: pd.Series) -> Codes:
-    """A number for every distinct value, -1 for a missing one."""
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        return column.cat.codes.to_numpy().astype(np.int64)
-    return pd.factorize(column)[0].astype(np.int64)
-
-
-def group_codes(columns: Sequence[Codes]) -> Codes:
-    """A number from 0 for every distinct combination of codes."""
-    combined, bound = np.zeros(len(columns[0]), dtype=np.int64), 1
-    for codes in columns:
-        size = int(codes.max(initial=0)) + 2
-        if bound * size > _MOST:
-            combined = pd.factorize(combined)[0].astype(np.int64)
-            bound = int(combined.max(initial=0)) + 1
-        combined = combined * size + codes + 1
-        bound *= size
-    return pd.factorize(combined)[0].astype(np.int64)
-
-
-_MOST = 2**62
-"""What a number of 64 bits holds with room to spare"""
-
-
-def _newest(version: Codes, group: Sequence[Codes]) -> NDArray[np.bool_]:
-    """Which rows have the version that was recorded last in their group; rows are in order of
-    time, and a version that nobody recorded (-1) supersedes nothing.
+    Args:
+        rows: of a store.
+        defaults: default options by attention id; None: looked up in the registry.
+        installed: hash of the code of an attention as it is here.
     """
-    place = group_codes(group)
-    newest = np.full(int(place.max(initial=-1)) + 1, -1, dtype=np.int64)
-    known = version >= 0
-    # Of several assignments to one place the last one, which is the latest, stays.
-    newest[place[known]] = version[known]
-    return (version == newest[place]) | (newest[place] < 0)
+    rows = rankable(rows[rows["kind"].isin(MEASURED)])
+    entries = _entry_names(rows, defaults)
+    found = counting(rows, entries, installed)
+    rows = rows.iloc[found.kept].assign(entry=entries.iloc[found.kept])
+    return Results(
+        rows.reset_index(drop=True), found.superseded, found.stale, machines=found.machines
+    )
 
 
 def _entry_names(rows: pd.DataFrame, defaults: dict[str, dict[str, Any]] | None) -> pd.Series:
@@ -227,6 +258,9 @@ def _entry_name(attention: str, options: str, defaults: dict[str, dict[str, Any]
     usual = defaults.get(attention)
     if usual is None:
         return attention
-    changed = {k: v for k, v in json.loads(options).items() if usual.get(k) != v}
+    given = options_of(options)
+    if given is None:
+        return f"{attention} (options unreadable)"
+    changed = {k: v for k, v in given.items() if usual.get(k) != v}
     words = ", ".join(f"{k}={v}" for k, v in changed.items())
-    return f"{attention} ({words})" if words else attention
+    return f"{attention} ({visible(words)})" if words else attention

@@ -15,10 +15,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cab.controls import BASELINE
+from cab.scoring.codes import Codes, codes_of, group_codes
 from cab.scoring.intervals import NAN, Estimate, Floats, estimate_general, estimate_here
-from cab.scoring.results import Codes, codes_of, group_codes
-
-BASELINE = "softmax"
 
 LIMIT = math.log(100.0)
 """A metric counts as at most a hundred times better or worse than softmax's: one that explodes, or
@@ -27,7 +26,7 @@ an accuracy of zero, is bad without bound, and must not outweigh all other tasks
 
 @dataclass(frozen=True)
 class TaskScores:
-    """Scores of the entries of one pattern, scale and device.
+    """Scores of the entries of one track.
 
     An entry has a score on a task only if it has every headline metric of every seed that softmax
     has there. Were a lost seed or metric ignored, losing a bad one would help.
@@ -90,6 +89,8 @@ class TaskScores:
         return np.stack(columns, axis=1) if columns else np.full(shape, NAN)
 
     def _row(self, entry: str, task: str) -> Floats:
+        if entry not in self.entries:  # it has rows, and no number in them
+            return np.full(len(self.seeds[task]), NAN)
         return self.values[task][self.entries.index(entry)]
 
 
