@@ -7,26 +7,48 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
-import pandas as pd
-
-from cab.cli import correlation_sheets, cost_sheets, standings
-from cab.cli.formats import html_table
-from cab.cli.sheet import Column, Line, Sheet
-from cab.cli.tables import board
+from cab.cost_metrics import LATENCY, PEAK_MEMORY
 from cab.patterns import Pattern
+from cab.report.album import Album
+from cab.report.figure import Words
 from cab.report.plots import colours, correlation_plot, length_plot, pareto_plot, standings_plot
+from cab.scoring.boards import boards, controls
 from cab.scoring.correlation import Correlation, correlations, without
 from cab.scoring.cost import AXES, CostAxis, costs
 from cab.scoring.efficiency import CostPoint, cost_points
 from cab.scoring.intervals import Interval
+from cab.scoring.origin import origin_of
 from cab.scoring.pareto import front
 from cab.scoring.quality import QualityBoard
-from cab.scoring.ranks import holm, significant_pairs
 from cab.scoring.results import Results
-from cab.scoring.task_scores import BASELINE
+from cab.sheets.correlations import correlation_sheet, tracks_sheet, uninformative
+from cab.sheets.costs import cost_sheet
+from cab.sheets.files import html_table
+from cab.sheets.method import METHOD
+from cab.sheets.naming import slug
+from cab.sheets.notes import folder_notes
+from cab.sheets.pairs import pairs_sheet
+from cab.sheets.provenance import sources_sheet
+from cab.sheets.standings import OVERALL, board_sheet, overall_sheet, rating_sheet
+from cab.track import Setting, Track
 from cab.version import SUITE_VERSION
 
 Boards = Mapping[str, QualityBoard]
+
+STANDINGS = (
+    "Points: mean over tasks of the log-ratio to softmax. Thick bars: 95 % interval on these "
+    "tasks; thin ones: what other tasks of this kind would give. Entries under one upright bar are "
+    "not distinguishable."
+)
+FRONT = (
+    "Bars: 95 % interval of the cost. Hollow points are dominated in most draws; the line joins "
+    "the others."
+)
+LENGTHS = "Lines: median over processes. Bands: 95 % interval. Both axes are logarithmic."
+CORRELATIONS = (
+    "Spearman's rank correlation and the number of entries in common; none for fewer than five."
+)
+"""How to read the figures"""
 
 STYLE = """
 :root { color-scheme: light dark; --rule: #8a8f9855; --soft: #7a7f88; }
@@ -39,54 +61,34 @@ th, td { padding: .2rem .7rem; border-bottom: 1px solid var(--rule); text-align:
   white-space: nowrap; font-size: .9rem; }
 thead th { border-bottom-width: 2px; } svg { width: 100%; height: auto; display: block; }
 svg text { font-family: system-ui, sans-serif; }
+figure { margin: 1rem 0; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(430px, 1fr)); gap: 1rem; }
 pre { white-space: pre-wrap; font-size: .82rem; } nav a { margin-right: 1rem; }
 @media print { body { max-width: none; } .plots { display: block; } }
 """  # noqa: E501 - rules of a style sheet
 
-METHOD = (
-    ("Index",
-     "Per metric and seed the log-ratio to softmax, trained with the same seed, data order and "
-     "initial weights, signed so that more is better and limited to a factor of 100; the median "
-     "over a task's headline metrics, the mean over tasks. +0.1 is about 10 % better. Overall: the "
-     "mean over patterns."),
-    ("Intervals",
-     "95 %. The wide one treats tasks as a sample of their kind (Student's t over tasks), the one "
-     "called these tasks repeats the same tasks under other seeds (Welch and Satterthwaite over "
-     "seeds). Costs: over processes, in the logarithm."),
-    ("What is distinguishable",
-     "Paired t tests. = marks an entry that is not distinguishable from the one above, ~ one that "
-     "differs on these tasks only. Ranks are intervals. Bars in the pictures and the table of "
-     "pairs correct all pairs of a board together (Holm)."),
-    ("Missing results",
-     "An entry that lacks a task, a seed or a metric that softmax has there has no index. Its "
-     "place is by Bradley-Terry strength over pairwise wins; tasks that it lacks count as lost."),
-    ("Tasks that do not count",
-     "A task on which softmax does not beat no attention by four seed standard deviations is left "
-     "out, and listed."),
-    ("Fronts",
-     "Dominated: the probability, over draws of both intervals, that another entry is at least as "
-     "good and at most as dear. Hollow points are dominated in most draws."),
-    ("Correlations",
-     "Spearman's, with n; none below five entries. The controls none and softmax-exact are left "
-     "out: none would make any two columns agree."),
-)  # fmt: skip
 
-
-def page(results: Results, tracks: Sequence[tuple[str, str]], source: str) -> str:
+def page(
+    results: Results,
+    settings: Sequence[Setting],
+    source: str,
+    notes: Sequence[str] = (),
+    album: Album | None = None,
+) -> str:
     """The whole page.
 
     Args:
         results: current rows, quality and cost.
-        tracks: scale and device of the sections.
+        settings: scale and device of the sections.
         source: where the rows lie.
+        notes: what a reader must know of them.
+        album: takes the figures of the page.
     """
+    album = Album() if album is None else album
     rows = results.rows
-    colour = colours([str(name) for name in rows["entry"].unique()], standings.controls())
-    boards = {
-        track: {p.value: board(results, p.value, *track) for p in Pattern} for track in tracks
-    }
-    names = [(f"{scale}-{device}", f"{scale}, {device}") for scale, device in tracks]
+    colour = colours([str(name) for name in rows["entry"].unique()], controls())
+    found = {setting: boards(results, setting, Pattern) for setting in settings}
+    names = [(f"{setting.scale}-{setting.device}", setting.title) for setting in settings]
     links = "".join(f'<a href="#{key}">{html.escape(name)}</a>' for key, name in names)
     made = datetime.now(UTC)
     body = [
@@ -94,17 +96,18 @@ def page(results: Results, tracks: Sequence[tuple[str, str]], source: str) -> st
         f'<p class="lead">{len(rows):,} current rows of {html.escape(source)}, '
         f"written {made:%Y-%m-%d %H:%M} UTC by cab {SUITE_VERSION}. Scales and devices are "
         "separate tracks: nothing compares across them.</p>",
+        *(f'<p class="lead">{html.escape(note)}</p>' for note in notes),
         f'<nav>{links}<a href="#method">Method</a><a href="#environment">Environment</a></nav>',
     ]
-    for track, (key, name) in zip(tracks, names, strict=True):
+    for setting, (key, name) in zip(settings, names, strict=True):
         body.append(f'<h2 id="{key}">{html.escape(name)}</h2>')
-        body += _track(results, boards[track], *track, colour)
-    between = correlation_sheets.tracks_sheet(boards)
+        body += _setting(results, found[setting], setting, colour, album)
+    between = tracks_sheet(found)
     body.append(html_table(between) if between else "")
     body.append('<h2 id="method">Method</h2><dl>')
     body += [f"<dt><b>{html.escape(t)}</b></dt><dd>{html.escape(w)}</dd>" for t, w in METHOD]
     body.append("</dl>")
-    body += _environment(rows, results.superseded)
+    body += _environment(results, notes)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -114,66 +117,75 @@ def page(results: Results, tracks: Sequence[tuple[str, str]], source: str) -> st
     )
 
 
-def _track(
-    results: Results, boards: Boards, scale: str, device: str, colour: Mapping[str, str]
+def _setting(
+    results: Results, boards: Boards, setting: Setting, colour: Mapping[str, str], album: Album
 ) -> list[str]:
     parts = []
-    summary = standings.overall_sheet(boards, scale, device)
+    summary = overall_sheet(boards, setting)
     if summary is not None:
         parts.append(html_table(summary, 3))
     for pattern, found in boards.items():
-        parts += _pattern(results, found, pattern, scale, device, colour)
-    parts += _correlations(boards)
+        parts += _track(results, found, setting.track(pattern), colour, album)
+    parts += _correlations(results, boards, setting, album)
     return parts
 
 
-def _pattern(
-    results: Results,
-    found: QualityBoard,
-    pattern: str,
-    scale: str,
-    device: str,
-    colour: Mapping[str, str],
+def _track(
+    results: Results, found: QualityBoard, track: Track, colour: Mapping[str, str], album: Album
 ) -> list[str]:
-    place = (pattern, scale, device)
-    points = cost_points(results, *place)
+    points = cost_points(results, track)
     if not (found.standings or points):
         return []
     parts = []
     if found.standings:
-        parts.append(html_table(standings.board_sheet(results, found, *place), 3))
-        parts.append(standings_plot(found, colour))
-        pairs = _pairs_sheet(found)
+        parts.append(html_table(board_sheet(results, found, track), 3))
+        words = _words(results, track, "index", "Index and what is distinguishable", STANDINGS)
+        parts.append(album.add(standings_plot(found, colour), words))
+        pairs = pairs_sheet(found)
         if pairs is not None:
             parts.append(f"<details><summary>All pairs</summary>{html_table(pairs, 4)}</details>")
         if any(s.missing for s in found.standings):
-            parts.append(html_table(standings.rating_sheet(found, *place), 4))
+            parts.append(html_table(rating_sheet(found, track), 4))
     else:
-        parts.append(f"<h3>{html.escape(pattern)} ({scale}, {device})</h3>")
+        parts.append(f"<h3>{html.escape(track.title)}</h3>")
     plots = []
     for axis in AXES:
-        sheet = cost_sheets.cost_sheet(results, found, axis, *place)
+        sheet = cost_sheet(results, found, axis, track)
         if sheet is None or not any(line.data["cost"] for line in sheet.lines):
             continue
         parts.append(f"<details><summary>{html.escape(sheet.title)}</summary>"
                      f"{html_table(sheet, 4)}</details>")  # fmt: skip
-        priced = costs(results, *place, axis)
+        priced = costs(results, track, axis)
         at = f" at {priced.length:,}" if priced.length else ""
-        plots.append(pareto_plot(front(found, priced), axis, f"{axis.title}{at}", colour))
-        plots.append(_by_length(points, axis, colour))
+        words = _words(results, track, f"front {axis.id}", f"Index over {axis.title}{at}", FRONT)
+        drawing = pareto_plot(front(found, priced), axis, f"{axis.title}{at}", colour)
+        plots.append(album.add(drawing, words))
+        words = _words(results, track, f"{axis.id} by length", f"{axis.title} by length", LENGTHS)
+        plots.append(album.add(_by_length(points, axis, colour), words))
     plots = [plot for plot in plots if plot]
     if plots:
-        parts.append(f'<div class="plots">{"".join(f"<div>{p}</div>" for p in plots)}</div>')
+        parts.append(f'<div class="plots">{"".join(plots)}</div>')
     return parts
+
+
+def _words(results: Results, track: Track, name: str, title: str, caption: str) -> Words:
+    """What a figure of a track says of itself; of a setting where no row has the pattern."""
+    rows = results.select(track)
+    if rows.empty:
+        rows = results.select(scale=track.scale, device=track.device)
+    place = ", ".join((track.pattern, track.scale, track.device))
+    named = slug(name, track.pattern, track.scale, track.device)
+    return Words(named, f"{title}: {track.title}", caption, place, origin_of(rows).words())
 
 
 def _by_length(points: Sequence[CostPoint], axis: CostAxis, colour: Mapping[str, str]) -> str:
     """Latency as a ratio to softmax, which was timed in turns; memory as it is."""
     own = [p for p in points if p.phase == axis.phase]
-    if axis.metrics == ("latency",):
+    if axis.metrics == (LATENCY,):
         series = _series(own, lambda p: p.latency_ratio)
-        return length_plot(series, "x", f"{axis.title} over softmax's", colour)
-    if axis.metrics == ("peak_memory",):
+        names = sorted({p.beside for p in own if p.latency_ratio.n})
+        return length_plot(series, "x", f"{axis.title} over {' or '.join(names)}'s", colour)
+    if axis.metrics == (PEAK_MEMORY,):
         return length_plot(_series(own, lambda p: p.memory), "B", axis.title, colour)
     return ""
 
@@ -187,39 +199,6 @@ def _series(
     return found
 
 
-def _pairs_sheet(found: QualityBoard) -> Sheet | None:
-    """Every pair of ranked entries, with p-values; None for fewer than two."""
-    pairs = found.pairs
-    if pairs is None or len(pairs.entries) < 2:
-        return None
-    differs = significant_pairs(pairs)
-    places = [(i, j) for i in range(len(pairs.entries)) for j in range(i + 1, len(pairs.entries))]
-    general = holm(pairs.p_general[tuple(zip(*places, strict=True))])
-    here = holm(pairs.p_here[tuple(zip(*places, strict=True))])
-    lines = []
-    for n, (i, j) in enumerate(places):
-        verdict = "different" if differs[i, j] else "not distinguishable"
-        if not differs[i, j] and here[n] < 0.05:
-            verdict = "different on these tasks"
-        shown = (
-            pairs.entries[i], pairs.entries[j], f"{pairs.difference[i, j]:+.3f}",
-            _p(here[n]), _p(general[n]), verdict,
-        )  # fmt: skip
-        lines.append(Line(shown, {}))
-    columns = (
-        Column("better"), Column("worse"), Column("difference", right=True),
-        Column("p, these tasks", right=True), Column("p", right=True), Column("verdict"),
-    )  # fmt: skip
-    note = f"p corrected for {len(places)} pairs (Holm)"
-    return Sheet("Differences of the index", columns, tuple(lines), {}, (note,))
-
-
-def _p(value: float) -> str:
-    if not value >= 0:
-        return "-"
-    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
-
-
 def _columns(boards: Boards) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
     """Index by pattern and score by task, both by entry."""
     patterns, tasks = {}, {}
@@ -230,11 +209,10 @@ def _columns(boards: Boards) -> tuple[dict[str, dict[str, float]], dict[str, dic
         for task in found.scores.tasks:
             name = f"{Pattern(pattern).abbreviation} {task}"
             tasks[name] = {s.entry: s.tasks[task] for s in found.standings if task not in s.missing}
-    leave_out = standings.controls() - {BASELINE}
-    return without(patterns, leave_out), without(tasks, leave_out)
+    return without(patterns, uninformative()), without(tasks, uninformative())
 
 
-def _correlations(boards: Boards) -> list[str]:
+def _correlations(results: Results, boards: Boards, setting: Setting, album: Album) -> list[str]:
     parts = []
     for title, columns in zip(("patterns", "tasks"), _columns(boards), strict=True):
         found: list[Correlation] = correlations(columns)
@@ -245,28 +223,21 @@ def _correlations(boards: Boards) -> list[str]:
             most = max(c.n for c in found)
             parts.append(f"<p>None: at most {most} entries in common, five are asked for.</p>")
         else:
-            parts.append(f'<div class="wide">{correlation_plot(list(columns), found)}</div>')
-            numbers = html_table(correlation_sheets.correlation_sheet(found), 4)
+            heading = f"Rank correlations between {title}"
+            words = _words(
+                results, setting.track(OVERALL), f"correlations {title}", heading, CORRELATIONS
+            )
+            drawing = album.add(correlation_plot(list(columns), found), words)
+            parts.append(f'<div class="wide">{drawing}</div>')
+            numbers = html_table(correlation_sheet(found), 4)
             parts.append(f"<details><summary>With intervals</summary>{numbers}</details>")
     return parts
 
 
-def _environment(rows: pd.DataFrame, superseded: int) -> list[str]:
-    parts = ['<h2 id="environment">Environment</h2>']
-    counts = []
-    for title, column in (
-        ("suite version", "suite_version"), ("git commit", "git_commit"),
-        ("device", "device_name"), ("threads", "threads"), ("backend", "backend"),
-        ("label", "label"),
-    ):  # fmt: skip
-        words = rows[column].astype(object).fillna("not recorded")
-        for word, number in words.map(str).value_counts().items():
-            counts.append(Line((title, str(word), f"{number:,}"), {}))
-    columns = (Column(""), Column("value"), Column("rows", right=True))
-    notes = (f"{superseded:,} rows of older code or data left out",) if superseded else ()
-    parts.append(
-        html_table(Sheet("Where the rows come from", columns, tuple(counts), {}, notes), 3)
-    )
+def _environment(results: Results, about: Sequence[str]) -> list[str]:
+    rows = results.rows
+    sources = sources_sheet(rows, (*folder_notes(results), *about))
+    parts = ['<h2 id="environment">Environment</h2>', html_table(sources, 3)]
     for text in rows["environment"].dropna().astype(object).unique()[:20]:
         try:
             shown = json.dumps(json.loads(str(text)), indent=1, sort_keys=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from cab.cli.cost_sheets import amount, amount_range
-from cab.cli.sheet import bounds, signed
 from cab.report.svg import COLOURS, GREY, Axis, Drawing, spread
 from cab.scoring.correlation import Correlation
 from cab.scoring.cost import CostAxis
@@ -14,6 +12,7 @@ from cab.scoring.intervals import Interval
 from cab.scoring.pareto import ParetoPoint
 from cab.scoring.quality import QualityBoard, Standing
 from cab.scoring.ranks import significant_pairs
+from cab.sheets.words import amount, amount_range, bounds, signed
 
 _ROW = 24.0
 _LABELS = 170.0
@@ -203,7 +202,7 @@ def correlation_plot(names: Sequence[str], found: Sequence[Correlation]) -> str:
             x = left + side * column
             tint, opacity = GREY, 0.08
             if not c.refused:
-                tint = "#3B82C4" if c.rho.value > 0 else "#D15B5B"
+                tint = COLOURS[0] if c.rho.value > 0 else COLOURS[7]
                 opacity = 0.12 + 0.5 * abs(c.rho.value)
             tip = (
                 f"{name} and {other}: fewer than five entries in common, no statement"

@@ -134,7 +134,8 @@ class Drawing:
     def svg(self) -> str:
         """The element, to stand in a page."""
         return (
-            f'<svg viewBox="0 0 {self.width:.0f} {self.height:.0f}" role="img" '
+            f'<svg viewBox="0 0 {self.width:.0f} {self.height:.0f}" role="img" font-family="'
+            "system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif\" "
             f'style="max-width:{self.width:.0f}px" xmlns="http://www.w3.org/2000/svg">'
             f"<title>{html.escape(self.title)}</title>" + "".join(self.parts) + "</svg>"
         )

@@ -1,0 +1,1 @@
+"""What to cite: papers, the suite and its data, as BibTeX."""
