@@ -1,5 +1,5 @@
-"""The command line: ``cab run``, ``bench``, ``list``, ``show``, ``check``, ``data``,
-``leaderboard``, ``compare``, ``report``, ``dashboard``, ``doctor``.
+"""The command line: ``cab run``, ``bench``, ``list``, ``show``, ``check``, ``data``, ``results``,
+``leaderboard``, ``compare``, ``report``, ``cite``, ``dashboard``, ``doctor``.
 
 Commands import what they need when they are called, so that ``cab --help`` and ``cab list`` answer
 at once. Anything the user got wrong ends as one line and exit code 2.
@@ -13,9 +13,34 @@ from typing import Annotated
 
 import typer
 
+from cab.cli import arguments
+from cab.cli.arguments import (
+    ALL,
+    AttentionOptions,
+    Attn,
+    Device,
+    Executor,
+    ExecutorOptions,
+    Format,
+    NoReference,
+    OnlyDevice,
+    OnlyScale,
+    Out,
+    Patterns,
+    Preset,
+    Retry,
+    path,
+    whole,
+)
+from cab.cli.bench_commands import bench
 from cab.cli.data_commands import data_app
+from cab.cli.ends import exit_code_of
 from cab.cli.list_commands import list_app
-from cab.errors import CabError
+from cab.cli.results_commands import results_app
+from cab.cli.words import MOST_SEEDS, require_words
+from cab.locations import DEFAULT_RESULTS
+from cab.own_code import require_own_packages
+from cab.streams import make_legible
 
 app = typer.Typer(
     name="cab",
@@ -26,30 +51,7 @@ app = typer.Typer(
 )
 app.add_typer(list_app, name="list")
 app.add_typer(data_app, name="data")
-
-DEFAULT_RESULTS = Path("results/runs")
-ALL = ["all"]
-"""Every pattern; commands do not change it."""
-
-Attn = Annotated[
-    list[str],
-    typer.Option(
-        "--attn", "-a", help="Attention: an id, path/to/file.py:Class, package.module:Class or all."
-    ),
-]
-Patterns = Annotated[
-    list[str],
-    typer.Option("--pattern", "-p", help="Pattern: causal-cross (or CC), ..., or all."),
-]
-Preset = Annotated[
-    str,
-    typer.Option(help="Named settings of the attention, such as cab; --option goes on top."),
-]
-Out = Annotated[Path, typer.Option("--out", help="Results folder (Parquet).")]
-Format = Annotated[
-    str, typer.Option("--format", "-f", help="table, csv, json, markdown, latex or html.")
-]
-Device = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
+app.add_typer(results_app, name="results")
 
 
 @app.callback(invoke_without_command=True)
@@ -75,34 +77,46 @@ def run(
         ),
     ] = None,
     scale: Annotated[str, typer.Option(help="tiny, small, base or paper.")] = "small",
-    seeds: Annotated[int, typer.Option(help="Training seeds (and processes for speed).")] = 3,
+    seeds: Annotated[
+        int, whole("--seeds", "Training seeds (and processes for speed).", most=MOST_SEEDS)
+    ] = 3,
     device: Device = "auto",
     measure: Annotated[
         str, typer.Option(help="Comma-separated: quality, latency, memory.")
     ] = "quality,latency,memory",
-    option: Annotated[
-        list[str] | None,
-        typer.Option("--option", "-o", help="name=value, an option of the attention."),
-    ] = None,
+    option: AttentionOptions = None,
     preset: Preset = "",
     data_dir: Annotated[
         Path | None,
-        typer.Option(help="Folder with a task's original data; default: the embedded data."),
+        path("--data-dir", "Folder with a task's original data; default: the embedded data."),
     ] = None,
     out: Out = DEFAULT_RESULTS,
     workers: Annotated[
         int | None,
-        typer.Option(help="Quality cells at a time; default: one per core, or per GPU."),
+        whole(
+            "--workers", "Quality cells at a time; default: one per core, or per GPU.", most=1024
+        ),
     ] = None,
-    threads: Annotated[int, typer.Option(help="Threads of a quality cell on a CPU.")] = 1,
-    timeout: Annotated[float, typer.Option(help="Seconds after which a cell is given up.")] = 900.0,
-    executor: Annotated[
-        str, typer.Option(help="Where cells run: an entry point's name.")
-    ] = "local",
+    threads: Annotated[
+        int | None, whole("--threads", "Threads of a quality cell on a CPU; default: 1.", most=1024)
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        arguments.seconds("--timeout", "Seconds after which a cell is given up; default: 900."),
+    ] = None,
     replicas: Annotated[
-        int, typer.Option(help="Processes that train a cell together, one per GPU.")
-    ] = 1,
+        int | None,
+        whole(
+            "--replicas",
+            "Processes that train a cell together, one per GPU; default: 1.",
+            most=1024,
+        ),
+    ] = None,
+    retry: Retry = "",
+    executor: Executor = "local",
+    executor_option: ExecutorOptions = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the cells and stop.")] = False,
+    no_reference: NoReference = False,
 ) -> None:
     """Measure attentions on a pattern, beside softmax and no attention."""
     from cab.cli.run import run_command
@@ -120,114 +134,56 @@ def run(
             preset=preset,
             data_dir=data_dir,
             out=out,
-            workers=workers,
-            threads=threads,
-            timeout=timeout,
+            retry=retry,
             executor=executor,
-            replicas=replicas,
+            executor_options=executor_option or [],
+            executor_flags={
+                "workers": workers,
+                "threads": threads,
+                "timeout": timeout,
+                "replicas": replicas,
+            },
             dry_run=dry_run,
+            reference=not no_reference,
         )
     )
 
 
+app.command()(bench)
+
+
 @app.command()
-def bench(
-    attn: Attn,
-    pattern: Annotated[
-        list[str],
-        typer.Option("--pattern", "-p", help="Pattern: causal-self (or CS), ..., or all."),
-    ],
-    lengths: Annotated[
-        str,
-        typer.Option(
-            help="1k..64k (doubling) or a list: 256,1k,4096. Default: 256..8k on a CPU, "
-            "256..128k on a GPU; what does not fit is recorded as oom or timeout."
-        ),
-    ] = "",
-    source_length: Annotated[
-        int | None, typer.Option(help="Keys in cross attention; default: as many as queries.")
-    ] = None,
-    phase: Annotated[
-        list[str] | None,
-        typer.Option(help="forward, forward_backward, decode; several or none (all)."),
-    ] = None,
-    batch: Annotated[int, typer.Option(help="Sequences per call.")] = 1,
-    heads: Annotated[int | None, typer.Option(help="Heads; default: 4, on a GPU 8.")] = None,
-    head_dim: Annotated[
-        int | None, typer.Option(help="Width of a head; default: 32, on a GPU 64.")
-    ] = None,
-    dtype: Annotated[
-        str, typer.Option(help="bf16, fp16 or fp32; default: fp32, on a GPU bf16.")
-    ] = "",
-    device: Device = "auto",
-    processes: Annotated[int, typer.Option(help="Processes: the unit of replication.")] = 3,
-    threads: Annotated[int, typer.Option(help="Threads on a CPU; 0: one per core.")] = 0,
-    seconds: Annotated[
-        float | None,
-        typer.Option(help="Seconds that a process may take; default: 17, on a GPU 120."),
-    ] = None,
-    hot: Annotated[
-        bool, typer.Option("--hot", help="GPU: leave the L2 cache as the last call left it.")
-    ] = False,
-    cuda_graphs: Annotated[
-        bool, typer.Option("--cuda-graphs", help="GPU: replay recorded calls, without launch cost.")
-    ] = False,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("--option", "-o", help="name=value, an option of the attention."),
-    ] = None,
-    preset: Preset = "",
-    out: Out = Path("results/bench"),
+def show(
+    name: Annotated[str, typer.Argument(help="Id of an attention or a task.")],
+    out: Out = DEFAULT_RESULTS,
+    no_reference: NoReference = False,
 ) -> None:
-    """Time a mechanism over lengths: latency, memory, arithmetic, growth, and when it pays."""
-    from cab.cli.bench import bench_command
-
-    raise typer.Exit(
-        bench_command(
-            attentions=attn,
-            patterns=pattern,
-            lengths=lengths,
-            source_length=source_length,
-            phases=phase or [],
-            batch=batch,
-            heads=heads,
-            head_dim=head_dim,
-            dtype=dtype,
-            device=device,
-            processes=processes,
-            threads=threads,
-            seconds=seconds,
-            hot=hot,
-            graphs=cuda_graphs,
-            options=option or [],
-            preset=preset,
-            out=out,
-        )
-    )
-
-
-@app.command()
-def show(name: Annotated[str, typer.Argument(help="Id of an attention or a task.")]) -> None:
-    """Show an attention or a task: formula, paper, grades, options, complexity."""
+    """Show an attention or a task: formula, paper, grades, options, and what was measured of it."""
     from cab.cli.show import show_command
 
-    show_command(name)
+    show_command(name, out, not no_reference)
 
 
 @app.command()
 def check(
     attn: Annotated[str, typer.Argument(help="Id, path/to/file.py:Class or module:Class.")],
     pattern: Patterns = ALL,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("--option", "-o", help="name=value, an option of the attention."),
-    ] = None,
+    option: AttentionOptions = None,
     preset: Preset = "",
+    seed: Annotated[
+        int | None,
+        whole(
+            "--seed",
+            "Of the conditions drawn at random; others in every run without it.",
+            least=0,
+            most=1 << 30,
+        ),
+    ] = None,
 ) -> None:
     """Hold an attention to the contract on every pattern that it claims."""
     from cab.cli.check import check_command
 
-    raise typer.Exit(check_command(attn, pattern, option or [], preset))
+    raise typer.Exit(check_command(attn, pattern, option or [], preset, seed))
 
 
 @app.command()
@@ -237,14 +193,8 @@ def leaderboard(
         list[str] | None,
         typer.Option("--task", "-t", help="Rank by these tasks alone (ids, probes or all)."),
     ] = None,
-    scale: Annotated[
-        str | None,
-        typer.Option(help="Only this scale."),
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(help="Only cpu or cuda."),
-    ] = None,
+    scale: OnlyScale = None,
+    device: OnlyDevice = None,
     metric: Annotated[
         str,
         typer.Option(
@@ -258,8 +208,11 @@ def leaderboard(
         typer.Option(help="Column to sort by: rank, attention, grade, index, a task, a cost, ..."),
     ] = "rank",
     grade: Annotated[
+        str | None, typer.Option(help="Only entries of this grade (controls stay).")
+    ] = None,
+    family: Annotated[
         str | None,
-        typer.Option(help="Only entries of this grade (controls stay)."),
+        typer.Option(help="Only entries of this family, such as linear (controls stay)."),
     ] = None,
     published: Annotated[
         str | None,
@@ -269,13 +222,15 @@ def leaderboard(
     ] = None,
     format: Format = "table",
     out: Out = DEFAULT_RESULTS,
+    no_reference: NoReference = False,
 ) -> None:
     """Rank what the results folder holds, or what was published."""
     from cab.cli.leaderboard import leaderboard_command
 
     leaderboard_command(
-        pattern, task or [], scale, device, metric, sort, grade, published, format, out
-    )
+        pattern, task or [], scale, device, metric, sort, grade, family, published, format, out,
+        not no_reference,
+    )  # fmt: skip
 
 
 @app.command()
@@ -283,40 +238,61 @@ def compare(
     one: Annotated[str, typer.Argument(help="An entry, as the leaderboard names it.")],
     other: Annotated[str, typer.Argument(help="The entry to compare it with.")],
     pattern: Patterns = ALL,
-    scale: Annotated[str | None, typer.Option(help="Only this scale.")] = None,
-    device: Annotated[str | None, typer.Option(help="Only cpu or cuda.")] = None,
+    scale: OnlyScale = None,
+    device: OnlyDevice = None,
     format: Format = "table",
     out: Out = DEFAULT_RESULTS,
+    no_reference: NoReference = False,
 ) -> None:
     """Compare two entries: differences by task, costs, crossover, and a verdict in a sentence."""
     from cab.cli.compare import compare_command
 
-    compare_command(one, other, pattern, scale, device, format, out)
+    compare_command(one, other, pattern, scale, device, format, out, not no_reference)
 
 
 @app.command()
 def report(
-    to: Annotated[Path, typer.Option("--to", help="HTML file to write.")] = Path("report.html"),
-    scale: Annotated[str | None, typer.Option(help="Only this scale.")] = None,
-    device: Annotated[str | None, typer.Option(help="Only cpu or cuda.")] = None,
+    to: Annotated[Path, path("--to", "HTML file to write.")] = Path("report.html"),
+    figures: Annotated[
+        Path | None, path("--figures", "Folder to write its figures to, as SVG and PDF.")
+    ] = None,
+    scale: OnlyScale = None,
+    device: OnlyDevice = None,
     out: Out = DEFAULT_RESULTS,
+    no_reference: NoReference = False,
 ) -> None:
     """Write one self-contained HTML page to hand around: tables, plots, method, environment."""
     from cab.cli.report import report_command
 
-    report_command(to, scale, device, out)
+    report_command(to, scale, device, out, not no_reference, figures)
+
+
+@app.command()
+def cite(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Ids of attentions, tasks and data sets.")
+    ] = None,
+    used: Annotated[bool, typer.Option("--used", help="Everything that the results name.")] = False,
+    out: Out = DEFAULT_RESULTS,
+    no_reference: NoReference = False,
+) -> None:
+    """Print BibTeX of the suite, and of what is named or was used."""
+    from cab.cli.cite import cite_command
+
+    cite_command(names or [], used, out, not no_reference)
 
 
 @app.command()
 def dashboard(
     out: Out = DEFAULT_RESULTS,
-    port: Annotated[int, typer.Option(help="Port on this machine.")] = 8501,
+    port: Annotated[int, whole("--port", "Port on this machine.", most=65535)] = 8501,
     headless: Annotated[bool, typer.Option(help="Do not open a browser.")] = False,
+    no_reference: NoReference = False,
 ) -> None:
     """Browse the leaderboard in a browser."""
     from cab.cli.dashboard import dashboard_command
 
-    raise typer.Exit(dashboard_command(out, port, headless))
+    raise typer.Exit(dashboard_command(out, port, headless, not no_reference))
 
 
 @app.command()
@@ -327,33 +303,13 @@ def doctor() -> None:
     doctor_command()
 
 
-# Typer carries its own copy of click in newer versions; this is the base of its error classes in
-# any of them.
-_ClickError: type[Exception] = next(
-    base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"
-)
-
-
 def main() -> None:
     """Entry point of the ``cab`` script."""
-    try:
-        code = app(standalone_mode=False)
-    except CabError as error:
-        code = _fail(str(error))
-    except _ClickError as error:
-        message = error.format_message()  # type: ignore[attr-defined]  # a click error has it
-        # Without arguments click's "error" is the help text, which is no single line.
-        help_asked = type(error).__name__.startswith("NoArgsIsHelp")
-        code = 2 if help_asked else _fail(message)
-        if help_asked:
-            print(message)
-    except (typer.Abort, KeyboardInterrupt):
-        code = 130
-    except BrokenPipeError:
-        code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+    make_legible()
+    sys.exit(exit_code_of(_checked))
 
 
-def _fail(message: str) -> int:
-    print(f"cab: {' '.join(message.split())}", file=sys.stderr)
-    return 2
+def _checked() -> object:
+    require_own_packages()
+    require_words(sys.argv[1:])
+    return app(standalone_mode=False)

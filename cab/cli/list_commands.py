@@ -15,14 +15,19 @@ def list_attentions(
         bool,
         typer.Option("--patterns", help="The support matrix: grades in words, and why not."),
     ] = False,
+    family: Annotated[
+        list[str] | None,
+        typer.Option("--family", "-f", help="Only those of a family (linear, low-rank, ...)."),
+    ] = None,
 ) -> None:
     """Attentions, with a grade for every pattern they support."""
-    from cab.cli.listing import print_attentions, print_support
+    from cab.cli.listing import attentions_of, print_attentions, print_support
 
+    infos = attentions_of(family or [])
     if patterns:
-        print_support()
+        print_support(infos)
     else:
-        print_attentions()
+        print_attentions(infos)
 
 
 @list_app.command("tasks")

@@ -2,44 +2,57 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
-from rich.markup import escape
-
-from cab.cli.console import console, table
-from cab.info import Scale
+from cab.cli.console import bold, console, dim, styled, table, words
+from cab.errors import UnknownEntryError
+from cab.info import AttentionInfo, Family, Scale
 from cab.patterns import Pattern
 from cab.registries import ATTENTIONS, TASKS
 from cab.registry import BrokenEntry
 
 
-def print_attentions() -> None:
-    """Ids, grades by pattern, complexity, titles."""
-    shown = table("id", *(p.abbreviation for p in Pattern), "time", "title")
-    for info in ATTENTIONS.infos():
+def attentions_of(families: Sequence[str]) -> list[AttentionInfo]:
+    """Records of the attentions of some families, of all where none is named.
+
+    Raises:
+        UnknownEntryError: there is no such family.
+    """
+    for name in families:
+        if name not in set(Family):
+            raise UnknownEntryError("family", name, Family)
+    infos = ATTENTIONS.infos()
+    return [info for info in infos if info.family in families] if families else infos
+
+
+def print_attentions(infos: Sequence[AttentionInfo]) -> None:
+    """Ids, families, grades by pattern, complexity, titles."""
+    shown = table("id", "family", *(p.abbreviation for p in Pattern), "time", "title")
+    for info in infos:
         grades = (info.grade(p) for p in Pattern)
         marks = [grade.value[0].upper() if grade else "-" for grade in grades]
-        shown.add_row(info.id, *marks, info.time, info.title)
+        shown.add_row(info.id, info.family, *marks, info.time, info.title)
     console.print(shown)
-    _print_broken(ATTENTIONS.broken())
-    console.print("\n[dim]F faithful, E extension, A adapted, - none; more: cab show ID[/dim]")
+    _print_broken("attention", ATTENTIONS.broken())
+    console.print(dim("\nF faithful, E extension, A adapted, - none; more: cab show ID"))
 
 
-def print_support() -> None:
+def print_support(infos: Sequence[AttentionInfo]) -> None:
     """The support matrix: for every attention and pattern a grade in words; then why not."""
     shown = table("id", *Pattern)
     reasons: dict[tuple[str, str], list[Pattern]] = {}
-    for info in ATTENTIONS.infos():
+    for info in infos:
         shown.add_row(info.id, *(info.grade(p) or "-" for p in Pattern))
         for pattern in Pattern:
             if info.grade(pattern) is None:
                 why = info.absent.get(pattern, "no reason is given")
                 reasons.setdefault((info.id, why), []).append(pattern)
     console.print(shown)
-    _print_broken(ATTENTIONS.broken())
+    _print_broken("attention", ATTENTIONS.broken())
     console.print()
     for (name, why), patterns in reasons.items():
-        console.print(f"[bold]{name}[/bold], no {', '.join(patterns)}: {escape(why)}")
+        console.print(words(bold(name), f", no {', '.join(patterns)}: {why}"))
 
 
 def print_tasks() -> None:
@@ -49,7 +62,7 @@ def print_tasks() -> None:
     for info in sorted(TASKS.infos(), key=lambda info: (info.probe, info.id)):
         if info.probe and not probes:
             shown.add_section()
-            shown.add_row("[bold]probes[/bold]", "", "", "", "[dim]cab run --task probes[/dim]")
+            shown.add_row(bold("probes"), "", "", "", dim("cab run --task probes"))
         probes += info.probe
         shown.add_row(
             info.id,
@@ -59,7 +72,7 @@ def print_tasks() -> None:
             info.title,
         )
     console.print(shown)
-    _print_broken(TASKS.broken())
+    _print_broken("task", TASKS.broken())
 
 
 def _span(scales: Sequence[Scale]) -> str:
@@ -83,6 +96,8 @@ def print_patterns() -> None:
     )
 
 
-def _print_broken(entries: list[BrokenEntry]) -> None:
+def _print_broken(noun: str, entries: list[BrokenEntry]) -> None:
     for entry in entries:
-        console.print(f"[red]broken[/red] {entry.id} ({entry.target}): {entry.reason}")
+        more = f"cab show {shlex.quote(entry.id)}"
+        what = f" {entry.id} ({entry.target}): {entry.reason}; more: {more}"
+        console.print(words(styled("red", f"broken {noun}"), what))

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import signal
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
 from cab.cell import Cell
-from cab.cli.console import console, table
+from cab.cli.console import bold, console, dim, words
+from cab.cli.execution import chosen_executor, parse_retry, perform
+from cab.cli.expectation import expected_times
 from cab.cli.options import parse_device, parse_options
-from cab.cli.progress import RunDisplay
+from cab.controls import CONTROLS, MEASURES, NO_ATTENTION
 from cab.errors import UsageError
+from cab.registries import ALL
+from cab.request import Request
+from cab.result_sources import ResultSources
 from cab.schema import Status
 from cab.store import ResultStore
+from cab.track import Setting
+from cab.visible import visible
 
 if TYPE_CHECKING:
-    from runners.executors.events import Executor
+    from cab.scoring.results import Results
+    from runners.planner import Plan
 
 
 def run_command(
@@ -33,31 +39,36 @@ def run_command(
     preset: str,
     data_dir: Path | None,
     out: Path,
-    workers: int | None,
-    threads: int,
-    timeout: float,
+    retry: str,
     executor: str,
-    replicas: int,
+    executor_options: Sequence[str],
+    executor_flags: Mapping[str, float | None],
     dry_run: bool,
+    reference: bool = True,
 ) -> int:
-    """Run a request; the exit code is 0, 1 where a cell of a candidate failed, 130 after Ctrl-C."""
+    """Run a request; the exit code is 0, 1 where a cell of a candidate failed, 2 where a candidate
+    breaks the contract, 130 after Ctrl-C.
+    """
     if data_dir is not None and not data_dir.is_dir():
         raise UsageError(f"--data-dir {data_dir} is not a folder")
-    if timeout <= 0 or threads < 1 or replicas < 1 or (workers is not None and workers < 1):
-        raise UsageError("--timeout, --threads, --workers and --replicas must be positive")
-    store = ResultStore(out)
+    if not measures:
+        raise UsageError(f"--measure names nothing; choose from {', '.join(MEASURES)}")
+    again = parse_retry(retry)
+    sources = ResultSources.at(out, reference)
+    store = sources.own
     store.files()
     if not dry_run:
         store.prepare()
     given = parse_options(options)
 
     from runners.environment import available_cores, device_name
-    from runners.executors.selection import executor_class
-    from runners.planner import Request, make_plan
-    from runners.session import missing_cells
+    from runners.planner import make_plan
+    from runners.session import missing_cells, reference_controls
 
     device = parse_device(device)
-    chosen = executor_class(executor)(workers, threads, timeout, replicas)
+    if device == "cpu" and (executor_flags.get("replicas") or 1) > 1:
+        raise UsageError("--replicas needs a GPU for each of them, and the device is cpu")
+    chosen = chosen_executor(executor, executor_options, executor_flags)
     request = Request(
         attentions=attentions,
         patterns=patterns,
@@ -71,105 +82,120 @@ def run_command(
         data_dir=data_dir,
     )
     plan = make_plan(request, machine=f"{device_name(device)}, {available_cores()} cores")
-    todo = missing_cells(plan.cells, store)
+    taken = reference_controls(plan.cells, plan.candidates, sources)
+    from_reference = {cell.key for cell in taken}
+    own = [cell for cell in plan.cells if cell.key not in from_reference]
+    todo = missing_cells(own, store, again)
     for note in plan.notes:
-        console.print(f"[dim]{escape(note)}[/dim]")
+        console.print(dim(note))
     console.print(
-        f"{len(plan.cells)} cells, {len(plan.cells) - len(todo)} in {escape(str(out))} already, "
+        f"{len(plan.cells)} cells, {len(own) - len(todo)} in {out} already, "
         f"{len(todo)} to run ({scale}, {device})",
         soft_wrap=True,
     )
+    if taken:
+        console.print(f"{reference_words(taken)}; --no-reference measures them here")
     if dry_run:
-        _print_cells(plan.cells, {cell.key for cell in todo})
+        _print_cells(plan.cells, {cell.key for cell in todo}, from_reference)
+        for line in expected_times(todo, sources, chosen.width(todo)):
+            console.print(line, soft_wrap=True)
         return 0
-    interrupted = execute(todo, store, chosen) if todo else None
-    if interrupted is not None:
-        done = len(todo) - len(missing_cells(todo, store))
-        console.print(
-            f"\ninterrupted: {done} of {len(todo)} cells are stored in {escape(str(out))}; "
-            "run the same command again to go on",
-            soft_wrap=True,
-        )
-        return 130
-    _print_results(plan.candidates, [str(p) for p in plan.patterns], scale, device, store)
-    return _exit_code(plan.cells, store)
+    performed = perform(
+        plan, todo, store, chosen, leave_out=ALL in attentions, named=ALL not in patterns,
+        again=again, repeat=True,
+    )  # fmt: skip
+    if performed.code is not None:
+        return performed.code
+    _show(performed.plan, scale, device, sources)
+    # A candidate that is left out altogether has failed; a pattern that one does not claim has not.
+    asked = {pattern.value for pattern in performed.plan.patterns}
+    measured = {cell.key for cell in performed.plan.cells}
+    refused = {cell.attention for cell in own} - {c.attention for c in performed.plan.cells}
+    own = [
+        cell
+        for cell in own
+        if cell.key in measured or (cell.attention in refused and cell.pattern in asked)
+    ]
+    return _exit_code(own, store)
 
 
-def execute(todo: list[Cell], store: ResultStore, executor: Executor) -> KeyboardInterrupt | None:
-    """Run cells with a display of how far they are; gives the interrupt where there was one."""
-    from runners.executors.events import Ended, Event, Progressed, Started
-    from runners.session import run_cells
+def _show(plan: Plan, scale: str, device: str, sources: ResultSources) -> None:
+    from cab.scoring.results import load_results
+    from cab.sheets.notes import unread_notes
+    from cab.sheets.reference import reference_notes
 
-    # A scheduler's polite end is handled as the user's own.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with RunDisplay(console, todo, executor.width(todo)) as display:
-
-        def show(event: Event) -> None:
-            if isinstance(event, Started):
-                display.started(event.cell)
-            elif isinstance(event, Progressed):
-                display.progressed(event.cell, event.done, event.loss)
-            elif isinstance(event, Ended):
-                display.ended(event.cell, event.status, event.message, event.seconds)
-
-        try:
-            run_cells(todo, store, executor, show)
-        except KeyboardInterrupt as interrupt:
-            return interrupt
-    return None
+    # Of this run alone: the reference results hold tasks and seeds that it did not ask for.
+    results = load_results(sources, cells=[cell.key for cell in plan.cells])
+    patterns = [str(pattern) for pattern in plan.patterns]
+    _print_results(plan.candidates, patterns, scale, device, results, sources.own)
+    notes = reference_notes(sources, results.rows["label"].unique())
+    for note in [*notes, *unread_notes(results)]:
+        console.print(dim(note))
 
 
-def _print_cells(cells: list[Cell], missing: set[str]) -> None:
-    shown = table("", "kind", "attention", "pattern", "task", "seed")
+def reference_words(taken: list[Cell]) -> str:
+    """``softmax, none: 18 cells from the reference results``."""
+    names = ", ".join(dict.fromkeys(cell.attention for cell in taken))
+    cells = "1 cell" if len(taken) == 1 else f"{len(taken)} cells"
+    return f"{names}: {cells} from the reference results"
+
+
+def _print_cells(cells: list[Cell], missing: set[str], taken: set[str]) -> None:
+    """A line a cell. They can be thousands, so they are laid out here: a table that looks for where
+    to wrap each of them takes as long as the planning.
+    """
+    lines = [("", "kind", "attention", "pattern", "task", "seed")]
     for cell in cells:
         what = cell.task if cell.kind == "quality" else ", ".join(cell.measures)
         state = "run" if cell.key in missing else "stored"
-        shown.add_row(state, cell.kind, cell.attention, cell.pattern, what, str(cell.seed))
-    console.print(shown)
+        state = "reference" if cell.key in taken else state
+        lines.append((state, cell.kind, cell.attention, cell.pattern, what, str(cell.seed)))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print(visible("  ".join(map(str.ljust, line, widths)).rstrip()))
 
 
 def _print_results(
-    candidates: list[str], patterns: list[str], scale: str, device: str, store: ResultStore
+    candidates: list[str],
+    patterns: list[str],
+    scale: str,
+    device: str,
+    results: Results,
+    store: ResultStore,
 ) -> None:
     from cab.cli.formats import print_sheet
-    from cab.cli.standings import board_notes, standings_sheet
-    from cab.cli.tables import board, cost_table, score_table
-    from cab.scoring.results import load_results
+    from cab.scoring.boards import board
+    from cab.sheets.notes import board_notes
+    from cab.sheets.run_costs import run_cost_sheets
+    from cab.sheets.scored import scored_sheet
+    from cab.sheets.standings import standings_sheet
 
-    results = load_results(store)
     for pattern in patterns:
-        present = results.select(pattern=pattern, scale=scale, device=device)
+        track = Setting(scale, device).track(pattern)
+        present = results.select(track)
         entries = [
             entry
             for attention in [
-                *(c for c in candidates if c not in ("softmax", "none")),
-                "softmax",
-                "none",
+                *(c for c in candidates if c not in CONTROLS),
+                *CONTROLS,
             ]
             for entry in sorted(present[present["attention"] == attention]["entry"].unique())
         ]
-        console.print(f"\n[bold]{pattern}[/bold] ({scale}, {device})")
-        scores = score_table(results, pattern, scale, device, entries)
+        console.print(words("\n", bold(pattern), f" ({scale}, {device})"))
+        scores = scored_sheet(results, track, entries, console.width)
         if scores is not None:
-            console.print(scores)
-            console.print(
-                "[dim]mean ± half of the 95 % interval over seeds; bold: separated from "
-                "all others[/dim]"
-            )
-            found = board(results, pattern, scale, device)
+            print_sheet(scores)
+            found = board(results, track)
             standings = [s for s in found.standings if s.entry in entries]
             title = "\nIndex (0 = softmax)"
             print_sheet(standings_sheet(standings, found.tasks, title, notes=board_notes(found)))
-        costs = cost_table(results, pattern, scale, device, [e for e in entries if e != "none"])
-        if costs is not None:
-            console.print(costs)
-            console.print(
-                "[dim]median over processes; ratio timed in turns with softmax, 95 % interval[/dim]"
-            )
+        timed = [entry for entry in entries if entry != NO_ATTENTION]
+        for sheet in run_cost_sheets(results, track, timed):
+            console.print()
+            print_sheet(sheet)
+    measured = f"\nParquet: {store.root} ({len(store.files())} files). Next: "
     console.print(
-        f"\nParquet: {escape(str(store.root))} ({len(store.files())} files). "
-        "Next: [bold]cab leaderboard[/bold] or [bold]cab dashboard[/bold]",
-        soft_wrap=True,
+        words(measured, bold("cab leaderboard"), " or ", bold("cab dashboard")), soft_wrap=True
     )
 
 
