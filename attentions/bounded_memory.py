@@ -26,9 +26,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attentions.autocast import without_autocast
-from attentions.bounded_memory_scan import CHUNK, causal_slot_attention
-from attentions.masks import visible
+from attentions.shared.autocast import without_autocast
+from attentions.shared.bounded_memory_scan import CHUNK, causal_slot_attention
+from attentions.shared.first_order import first_derivatives_only
+from attentions.shared.heads import empty_heads, multiply_heads
+from attentions.shared.masks import visible
 from cab import (
     Attention,
     AttentionContext,
@@ -36,6 +38,7 @@ from cab import (
     AttentionShape,
     AttentionSpec,
     DecodeState,
+    Family,
     Grade,
     Option,
     Pattern,
@@ -49,6 +52,7 @@ _CONTROL_GAIN = 2**-0.5
 @register_attention(
     AttentionInfo(
         id="abc",
+        family=Family.LOW_RANK,
         title="ABC (attention with bounded-memory control)",
         formula="o_i = softmax_r(q_i·K_r / sqrt(D)) V, K = softmax_j(k W_k)^T k, V likewise",
         patterns={
@@ -92,25 +96,29 @@ class BoundedMemoryAttention(Attention):
     ) -> Tensor:
         """See `cab.Attention.forward`; computed in float32 at least."""
         dtype, mask = v.dtype, None if context is None else context.key_mask
-        (q, k, v), controls = self._prepare(q, k, v, mask)
-        if self.pattern is Pattern.CAUSAL_SELF:
-            lag = k.shape[-2] - q.shape[-2]
-            if lag:
-                # Queries of the tokens before the first are stood in by zeros and dropped.
-                q = F.pad(q, (0, 0, lag, 0))
-            rows = None if mask is None else mask.repeat_interleave(v.shape[1], dim=0)
-            out = causal_slot_attention(
-                q.flatten(0, 1),
-                k.flatten(0, 1),
-                v.flatten(0, 1),
-                controls[0].flatten(0, 1),
-                controls[1].flatten(0, 1),
-                rows,
+        if self.pattern is not Pattern.CAUSAL_SELF:
+            out: Tensor = _SlotAttention.apply(  # type: ignore[no-untyped-call]  # apply is not annotated in torch
+                *(x.to(_work_dtype(v)) for x in (q, k, v, self.control_k, self.control_v)),
+                mask,
                 self.scale,
             )
-            return out.unflatten(0, v.shape[:2])[..., lag:, :].to(dtype)
-        keys, values = (_slot_means(x, c, mask) for x, c in zip((k, v), controls, strict=True))
-        return ((q @ (keys * self.scale).mT).softmax(-1) @ values).to(dtype)
+            return out.to(dtype)
+        (q, k, v), controls = self._prepare(q, k, v)
+        lag = k.shape[-2] - q.shape[-2]
+        if lag:
+            # Queries of the tokens before the first are stood in by zeros and dropped.
+            q = F.pad(q, (0, 0, lag, 0))
+        rows = None if mask is None else mask.repeat_interleave(v.shape[1], dim=0)
+        out = causal_slot_attention(
+            q.flatten(0, 1),
+            k.flatten(0, 1),
+            v.flatten(0, 1),
+            controls[0].flatten(0, 1),
+            controls[1].flatten(0, 1),
+            rows,
+            self.scale,
+        )
+        return out.unflatten(0, v.shape[:2])[..., lag:, :].to(dtype)
 
     def reference(
         self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
@@ -133,7 +141,7 @@ class BoundedMemoryAttention(Attention):
     def prefill(self, k: Tensor, v: Tensor, context: AttentionContext | None = None) -> DecodeState:
         """The slots and the logsumexp of their control logits over the prompt or source."""
         mask = None if context is None else context.key_mask
-        (k, _, v), controls = self._prepare(k, k, v, mask)
+        (k, _, v), controls = self._prepare(k, k, v)
         tensors = {}
         for name, x, control in zip("kv", (k, v), controls, strict=True):
             logits = x @ control
@@ -157,7 +165,7 @@ class BoundedMemoryAttention(Attention):
         """Write the token to the slots, if it has a key and value, and read them."""
         tensors, dtype = state.tensors, q_t.dtype
         if k_t is not None and v_t is not None:
-            (q_t, k_t, v_t), controls = self._prepare(q_t, k_t, v_t, None)
+            (q_t, k_t, v_t), controls = self._prepare(q_t, k_t, v_t)
             for name, x, control in zip("kv", (k_t, v_t), controls, strict=True):
                 logits = (x @ control)[..., 0, :]
                 mass = torch.logaddexp(tensors[f"mass_{name}"], logits)
@@ -181,51 +189,93 @@ class BoundedMemoryAttention(Attention):
         return linear + 2 * rows * shape.length_q * CHUNK * (width + 2 * self.slots)
 
     def _prepare(
-        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
+        self, q: Tensor, k: Tensor, v: Tensor
     ) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Queries, keys, values and both control matrices (B, H, D, r) in float32 at least; masked
-        keys and values are zero.
-        """
-        dtype = torch.promote_types(v.dtype, torch.float32)
+        """Queries, keys, values and both control matrices (B, H, D, r) in float32 at least."""
+        dtype = _work_dtype(v)
         q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
-        if mask is not None:
-            k, v = (x.masked_fill(~mask[:, None, :, None], 0.0) for x in (k, v))
         controls = (self.control_k, self.control_v)
         control_k, control_v = (c.to(dtype).expand(*v.shape[:2], -1, -1) for c in controls)
         return (q, k, v), (control_k, control_v)
 
 
-def _slot_means(x: Tensor, control: Tensor, mask: Tensor | None) -> Tensor:
-    """(B, H, r, D) = softmax_j(x control)^T x over the tokens that are not masked."""
-    means: Tensor = _SlotMeans.apply(x, control, mask)  # type: ignore[no-untyped-call]  # apply is not annotated in torch
-    return means
+def _work_dtype(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
 
 
-class _SlotMeans(torch.autograd.Function):
-    """Keeps the weights for the backward pass, which adds the gradient through the logits to that
-    through the means in place.
+class _SlotAttention(torch.autograd.Function):
+    """Noncausal: both memories are written, then every query reads them.
+
+    Products take the heads as they come and give outputs and gradients in the same order: copies
+    would be the larger part of the cost. Control matrices are (1 or H, D, r).
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, control: Tensor, mask: Tensor | None) -> Tensor:
-        logits = x @ control
-        if mask is None:
-            weights = logits.softmax(-2)
-        else:
-            hidden = ~mask[:, None, :, None]
-            weights = logits.masked_fill_(hidden, -math.inf).softmax(-2)
-            weights.masked_fill_(hidden, 0.0)
-        means = weights.mT @ x
-        ctx.save_for_backward(x, control, weights, means)
-        return means
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        control_k: Tensor,
+        control_v: Tensor,
+        mask: Tensor | None,
+        scale: float,
+    ) -> Tensor:
+        (written_k, keys), (written_v, values) = (
+            _write(x, c, mask) for x, c in ((k, control_k), (v, control_v))
+        )
+        scores = q.new_empty(*q.shape[:3], keys.shape[2])
+        p = multiply_heads(q, keys.mT, scores, scale).softmax(-1)
+        ctx.save_for_backward(q, k, v, control_k, control_v, p, written_k, written_v, keys, values)
+        ctx.scale = scale
+        return multiply_heads(p, values, empty_heads(q, v.shape[-1]))
 
     @staticmethod
+    @first_derivatives_only
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, control, weights, means = ctx.saved_tensors
+        q, k, v, control_k, control_v, p, written_k, written_v, keys, values = ctx.saved_tensors
         g = gradients[0]
-        # d mean_r / d a_jr = p_jr (x_j - mean_r)
-        own = (g * means).sum(-1)[..., None, :]
-        grad_logits = (x @ g.mT).sub_(own).mul_(weights)
-        grad_x = weights @ g
-        grad_x.flatten(0, 1).baddbmm_(grad_logits.flatten(0, 1), control.mT.flatten(0, 1))
-        return grad_x, x.mT @ grad_logits, None
+        grad_values = multiply_heads(p.mT, g, torch.empty_like(values))
+        grad_scores = multiply_heads(g, values.mT, torch.empty_like(p))
+        own = (grad_scores * p).sum(-1, keepdim=True)
+        grad_scores.sub_(own).mul_(p)
+        grad_keys = multiply_heads(grad_scores.mT, q, torch.empty_like(keys), ctx.scale)
+        grad_q = multiply_heads(grad_scores, keys, empty_heads(q, q.shape[-1]), ctx.scale)
+        grad_k, grad_control_k = _write_backward(k, control_k, written_k, keys, grad_keys)
+        grad_v, grad_control_v = _write_backward(v, control_v, written_v, values, grad_values)
+        return grad_q, grad_k, grad_v, grad_control_k, grad_control_v, None, None
+
+
+def _write(x: Tensor, control: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Weights (B, H, r, L) = softmax_j(x control)^T over the tokens that are not masked, and the
+    means of x under them, (B, H, r, D).
+    """
+    batch, heads, length, width = x.shape
+    slots = control.shape[-1]
+    logits = x.new_empty(batch, heads, slots, length)
+    multiply_heads(control.mT.expand(batch, heads, -1, -1), x.mT, logits)
+    if mask is None:
+        weights = logits.softmax(-1)
+    else:
+        hidden = ~mask[:, None, None, :]
+        weights = logits.masked_fill_(hidden, -math.inf).softmax(-1)
+        weights.masked_fill_(hidden, 0.0)
+    return weights, multiply_heads(weights, x, x.new_empty(batch, heads, slots, width))
+
+
+def _write_backward(
+    x: Tensor, control: Tensor, weights: Tensor, means: Tensor, g: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of x and of the control matrices from that of the means."""
+    batch, heads, slots, length = weights.shape
+    # d mean_r / d a_jr = p_jr (x_j - mean_r)
+    both = x.new_empty(batch, heads, 2 * slots, length)
+    grad_logits = both[..., slots:, :]
+    multiply_heads(g, x.mT, grad_logits)
+    grad_logits.sub_((g * means).sum(-1, keepdim=True)).mul_(weights)
+    grad_control = multiply_heads(grad_logits, x, torch.empty_like(g)).mT
+    # What reaches x through the means and through the logits, as one product.
+    both[..., :slots, :] = weights
+    through = torch.cat((g, control.mT.expand(batch, heads, -1, -1)), dim=-2)
+    grad_x = multiply_heads(both.mT, through, empty_heads(x, x.shape[-1]))
+    return grad_x, grad_control.sum_to_size(1, *control.shape)[0]

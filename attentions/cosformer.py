@@ -12,9 +12,10 @@ paper and CAB set it to the longer of both sequences, and so does this module wh
 noncausal. That is no form for a causal pattern, where an output may not depend on how many tokens
 will follow: there M is fixed, and a token beyond position M counts as one at position M.
 
-Positions count the valid tokens of a sequence unless the context has them, and so does the length
-that M is taken from; CAB's code ignores padding. Queries and keys of two sequences are compared by
-their positions as they are, as in CAB. The denominator's bound is that of both codes.
+Positions are those of the context, or else the tokens' places in their sequence, masked tokens
+counted; M is taken from the last valid one. CAB's code ignores padding. Queries and keys of two
+sequences are compared by their positions as they are, as in CAB. The denominator's bound is that of
+both codes.
 """
 
 from __future__ import annotations
@@ -25,16 +26,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attentions.features import relu_features
-from attentions.masks import visible
-from attentions.prefix_sums import (
+from attentions.shared.features import relu_features
+from attentions.shared.masks import visible
+from attentions.shared.prefix_sums import (
     linear_attention,
     linear_attention_flops,
     read_sums,
     safe_divide,
     sums_of,
     turned_features,
-    zero_masked,
 )
 from cab import (
     Attention,
@@ -43,6 +43,7 @@ from cab import (
     AttentionShape,
     AttentionSpec,
     DecodeState,
+    Family,
     Grade,
     Option,
     Pattern,
@@ -56,6 +57,7 @@ _LEAST_DENOMINATOR = 1e-6
 @register_attention(
     AttentionInfo(
         id="cosformer",
+        family=Family.LINEAR,
         title="cosFormer",
         formula="o_i = sum_j a_ij v_j / sum_j a_ij, "
         "a_ij = relu(q_i)·relu(k_j) cos(pi (i - j) / 2 M)",
@@ -76,6 +78,7 @@ _LEAST_DENOMINATOR = 1e-6
                 0,
                 "M: distance at which weights reach zero; 0: the length, or 8192 where causal",
                 least=0,
+                most=10**12,
             ),
         ),
         presets={"cab": {"horizon": 0}},
@@ -93,12 +96,11 @@ class CosFormer(Attention):
         self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
     ) -> Tensor:
         """See `cab.Attention.forward`; features and sums are kept in float32 at least."""
-        k, values = zero_masked(context, k, v)
         fq, fk = relu_features(q), relu_features(k)
         out, _ = linear_attention(
             fq,
             fk,
-            values.to(fk.dtype),
+            v.to(fk.dtype),
             causal=self.pattern is Pattern.CAUSAL_SELF,
             angles=self._angles(fq, fk, context),
             floor=_LEAST_DENOMINATOR,
@@ -119,11 +121,11 @@ class CosFormer(Attention):
 
     def prefill(self, k: Tensor, v: Tensor, context: AttentionContext | None = None) -> DecodeState:
         """The sums over the keys, (B, H, 2 D, Dv + 1), and the last position of the queries."""
-        k, v = zero_masked(context, k, v)
         fk, given = relu_features(k), context or AttentionContext()
-        positions = _positions(given.key_positions, given.key_mask, fk)
+        positions = _positions(given.key_positions, fk)
         sums = sums_of(turned_features(fk, self._angle(positions, self.horizon)), v)
-        last = F.pad(positions, (1, 0)).amax(-1, keepdim=True)
+        # The next token stands behind the prompt, whether or not that ends with masked tokens.
+        last = _last(positions, None)
         if self.pattern.cross:  # the queries are another sequence, of which none has come yet
             last = torch.zeros_like(last)
         return DecodeState(k.shape[-2], {"sums": sums, "position": last})
@@ -142,7 +144,7 @@ class CosFormer(Attention):
         """
         tensors = state.tensors
         if context is not None and context.query_positions is not None:
-            tensors["position"] = _positions(context.query_positions, None, tensors["sums"])
+            tensors["position"] = _positions(context.query_positions, tensors["sums"])
         else:
             tensors["position"] = tensors["position"] + 1
         angle = self._angle(tensors["position"], self.horizon)
@@ -167,15 +169,17 @@ class CosFormer(Attention):
     ) -> tuple[Tensor, Tensor]:
         """Angles pi / 2 · position / M, (B or 1, Lq) and (B or 1, Lk)."""
         given = context or AttentionContext()
-        of_keys = _positions(given.key_positions, given.key_mask, k)
+        of_keys = _positions(given.key_positions, k)
         if self.pattern.cross:
-            of_queries = _positions(given.query_positions, given.query_mask, q)
+            of_queries = _positions(given.query_positions, q)
         else:
             of_queries = of_keys[:, k.shape[-2] - q.shape[-2] :]
         horizon: Tensor | int = self.horizon
         if not horizon:
-            last = torch.maximum(of_queries.amax(-1), of_keys.amax(-1))
-            horizon = last[:, None].clamp(min=1.0)
+            horizon = _last(of_keys, given.key_mask)
+            if self.pattern.cross:
+                horizon = torch.maximum(horizon, _last(of_queries, given.query_mask))
+            horizon = horizon.clamp(min=1.0)
         return self._angle(of_queries, horizon), self._angle(of_keys, horizon)
 
     @staticmethod
@@ -183,11 +187,15 @@ class CosFormer(Attention):
         return math.pi / 2 * (positions / horizon).clamp(max=1.0)
 
 
-def _positions(given: Tensor | None, mask: Tensor | None, x: Tensor) -> Tensor:
-    """(B or 1, L) positions from 1, in the dtype of x: those given, or of valid tokens only."""
+def _positions(given: Tensor | None, x: Tensor) -> Tensor:
+    """(B or 1, L) positions from 1, in the dtype of x: those given, or the places in x."""
     if given is not None:
-        positions = torch.atleast_2d(given) + 1
-        return (positions if mask is None else positions * mask).to(x.dtype)
-    if mask is not None:
-        return mask.cumsum(-1).to(x.dtype)
+        return (torch.atleast_2d(given) + 1).to(x.dtype)
     return torch.arange(1, x.shape[-2] + 1, dtype=x.dtype, device=x.device)[None]
+
+
+def _last(positions: Tensor, mask: Tensor | None) -> Tensor:
+    """(B or 1, 1) largest position of a valid token; 0 where there is none."""
+    if mask is not None:
+        positions = positions.masked_fill(~mask, 0.0)
+    return F.pad(positions, (1, 0)).amax(-1, keepdim=True)

@@ -21,6 +21,7 @@ from cab import (
     AttentionContext,
     AttentionInfo,
     AttentionSpec,
+    Family,
     Grade,
     Kind,
     Option,
@@ -40,6 +41,7 @@ _NO_KERNEL = ("No available kernel", "No viable backend")
 @register_attention(
     AttentionInfo(
         id="flash",
+        family=Family.SOFTMAX,
         title="FlashAttention (fused kernels only)",
         formula="o_i = softmax_j(q_i·k_j / sqrt(D)) v_j",
         patterns={

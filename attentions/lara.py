@@ -19,6 +19,8 @@ The weighting a_ic of the proposals is an option:
   a_ic = max(1e-8, b_c + t_ic - mean_c t_ic), b_c = exp(l(mu_c, w_c)) / sum_d exp(l(mu_d, w_c)),
   t_i = softmax_c(q~_c·q_i / sqrt(D)).
 
+Segments are of positions, masked tokens counted (`attentions.shared.segments`).
+
 What differs from CAB's code: masked keys are absent from M_c as well (there they count), and masked
 tokens from the segment means (there they are averaged in). What differs from the paper: in units
 where l has no 1 / sqrt(D), the noise of the proposals has variance D^-1/2 instead of 1 - as it has
@@ -33,15 +35,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attentions.autocast import without_autocast
-from attentions.segments import Segments, averaging_matrix
-from attentions.softmax_means import softmax_means
+from attentions.shared.autocast import without_autocast
+from attentions.shared.averaging import segment_averaging
+from attentions.shared.first_order import first_derivatives_only
+from attentions.shared.positions import at_positions
+from attentions.shared.segments import Segments
+from attentions.shared.softmax_means import softmax_means
 from cab import (
     Attention,
     AttentionContext,
     AttentionInfo,
     AttentionShape,
     AttentionSpec,
+    Family,
     Grade,
     Option,
     Pattern,
@@ -60,6 +66,7 @@ def log_kernel(x: Tensor, w: Tensor) -> Tensor:
 @register_attention(
     AttentionInfo(
         id="lara",
+        family=Family.LINEAR,
         title="LARA (linear randomized attention)",
         formula="o_i = sum_c softmax_c(log a_ic + l(q_i,w_c) + logsumexp_j l(k_j,w_c) - "
         "l(mu_c,w_c)) sum_j softmax_j(l(k_j,w_c)) v_j, l(x,w) = (w·x - |x|^2/2) / sqrt(D)",
@@ -110,6 +117,7 @@ class LinearRandomizedAttention(Attention):
         self.weighting = weighting
         self.antithetic = antithetic
 
+    @at_positions
     @without_autocast
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
@@ -131,12 +139,13 @@ class LinearRandomizedAttention(Attention):
             filled = segments.filled.repeat(1, 1, w.shape[-2] // segments.count)
             # The mass is -inf in a row without tokens, whose values are zeros.
             bias = bias.masked_fill(~filled, -torch.inf).masked_fill(segments.empty, 0.0)
-        scores_q += bias[..., None, :]
+        scores_q = scores_q + bias[..., None, :]
         if self.weighting == "optimal":
             likeness = segments.hide_empty_(wide[0] @ (landmarks_q * q.shape[-1] ** -0.5).mT)
             scores_q = scores_q + _optimal_log_weights(likeness, mu, w, filled)
         return (scores_q.softmax(-1) @ values).to(v.dtype)
 
+    @at_positions
     def reference(
         self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
     ) -> Tensor:
@@ -144,7 +153,7 @@ class LinearRandomizedAttention(Attention):
         mask = None if context is None else context.key_mask
         if mask is None:
             mask = q.new_ones(q.shape[0], q.shape[-2], dtype=torch.bool)
-        average, sizes = averaging_matrix(mask, self.landmarks, q.dtype)
+        average, sizes = segment_averaging(mask, self.landmarks, q.dtype)
         landmarks_q, landmarks_k = average @ q, average @ k
         noise = self._noise(q, average.shape[-2])
         w, mu = _samples(landmarks_q, landmarks_k, noise)
@@ -204,7 +213,11 @@ def _optimal_log_weights(likeness: Tensor, mu: Tensor, w: Tensor, filled: Tensor
         some = filled | ~filled.any(-1, keepdim=True)
         densities = densities.masked_fill(~some[..., None, :], -torch.inf)
         count = (some.sum(-1)[..., None, None] // copies).to(w.dtype)
-    balance = (_at_own(mu, w) - densities.logsumexp(-1)).exp()
+    ratio = _at_own(mu, w) - densities.logsumexp(-1)
+    if filled is not None:
+        # An empty segment's sample may be so far from all proposals that the ratio overflows.
+        ratio = ratio.masked_fill(~some, -torch.inf)
+    balance = ratio.exp()
     # The mean of t over the proposals is one in their number, as t sums to one.
     t = likeness.softmax(-1).repeat(1, 1, 1, copies)
     return (balance[..., None, :] + t - 1.0 / count).clamp(min=_SMALLEST_WEIGHT).log()
@@ -246,6 +259,7 @@ class _Scores(torch.autograd.Function):
         return q @ of_queries.mT, scores_k, landmarks_q, landmarks_k
 
     @staticmethod
+    @first_derivatives_only
     @without_autocast
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         q, k, of_queries, of_keys = ctx.saved_tensors

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from attentions.features import elu_features
-from attentions.masks import visible
-from attentions.prefix_sums import (
+from attentions.shared.features import elu_features
+from attentions.shared.masks import visible
+from attentions.shared.prefix_sums import (
     linear_attention,
     linear_attention_flops,
     read_sums,
     safe_divide,
     sums_of,
-    zero_masked,
 )
 from cab import (
     Attention,
@@ -27,6 +26,7 @@ from cab import (
     AttentionInfo,
     AttentionShape,
     DecodeState,
+    Family,
     Grade,
     Pattern,
     register_attention,
@@ -36,6 +36,7 @@ from cab import (
 @register_attention(
     AttentionInfo(
         id="linear-elu",
+        family=Family.LINEAR,
         title="Linear attention (elu + 1)",
         formula="o_i = phi(q_i) sum_j phi(k_j) v_j^T / phi(q_i)·sum_j phi(k_j), phi = elu + 1",
         patterns={
@@ -104,7 +105,8 @@ class LinearElu(Attention):
     def _keys_and_values(
         k: Tensor, v: Tensor, context: AttentionContext | None
     ) -> tuple[Tensor, Tensor]:
-        """Features of the keys, and the values in their dtype; zeros where a key is masked."""
-        k, v = zero_masked(context, k, v)
-        (fk,) = zero_masked(context, elu_features(k))
+        """Features of the keys, zero where masked, and the values in their dtype."""
+        fk = elu_features(k)
+        if context is not None and context.key_mask is not None:
+            fk = fk.masked_fill(~context.key_mask[:, None, :, None], 0.0)
         return fk, v.to(fk.dtype)

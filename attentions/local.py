@@ -3,8 +3,9 @@
     noncausal: o_i = softmax attention over keys i - w .. i + w     (2 w + 1 keys)
     causal:    o_i = softmax attention over keys i - w + 1 .. i     (w keys)
 
-The window shrinks at the borders of the sequence. CAB's own code lets out-of-range and padded
-keys through when a padding mask is given; here they are absent.
+i and j are positions: those of the context, or else places in the sequence, so that a masked key
+leaves a gap in the window. The window shrinks at the borders of the sequence. CAB's own code lets
+out-of-range and padded keys through when a padding mask is given; here they are absent.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attentions.exact import exact_softmax_attention
-from attentions.masks import visible
-from attentions.windows import windowed_softmax_attention
+from attentions.shared.exact import exact_softmax_attention
+from attentions.shared.masks import visible
+from attentions.shared.positions import at_positions, prompt_at_positions
+from attentions.shared.windows import windowed_softmax_attention
 from cab import (
     Attention,
     AttentionContext,
@@ -22,6 +24,7 @@ from cab import (
     AttentionShape,
     AttentionSpec,
     DecodeState,
+    Family,
     Grade,
     Option,
     Pattern,
@@ -32,6 +35,7 @@ from cab import (
 @register_attention(
     AttentionInfo(
         id="local",
+        family=Family.WINDOWED,
         title="Local attention (sliding window)",
         formula="o_i = softmax_j(q_i·k_j / sqrt(D)) v_j over |i - j| <= w",
         patterns={
@@ -69,6 +73,7 @@ class LocalAttention(Attention):
         self.before = window - 1 if causal else window
         self.after = 0 if causal else window
 
+    @at_positions
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
     ) -> Tensor:
@@ -76,6 +81,7 @@ class LocalAttention(Attention):
         mask = None if context is None else context.key_mask
         return windowed_softmax_attention(q, k, v, mask, before=self.before, after=self.after)
 
+    @at_positions
     def reference(
         self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
     ) -> Tensor:
@@ -87,6 +93,7 @@ class LocalAttention(Attention):
         mask = visible(self.pattern, length_q, length_k, context, q.device)
         return exact_softmax_attention(q, k, v, band if mask is None else band & mask)
 
+    @prompt_at_positions
     def prefill(self, k: Tensor, v: Tensor, context: AttentionContext | None = None) -> DecodeState:
         """The last w - 1 keys, values and key masks."""
         keep = min(self.before, k.shape[-2])
@@ -124,6 +131,6 @@ class LocalAttention(Attention):
 
     def flops(self, shape: AttentionShape) -> float:
         """2 B H L (D + Dv) times the width of the window."""
-        width = self.before + self.after + 1
+        width = min(self.before + self.after + 1, shape.length_k)
         rows = shape.batch * shape.heads * shape.length_q
         return 2 * rows * width * (shape.head_dim + shape.value_dim)

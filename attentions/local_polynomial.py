@@ -9,6 +9,12 @@ f(z) = [z, vec zz^T]:
 With quadratic terms in all dimensions of a head that is D + D (D + 1) / 2 regressors, and a cost
 that grows with the fourth power of D: for small heads only. So the entry gives them to the leading
 dimensions of a head alone, and lets the projections learn what to put there.
+
+The fast path computes in float64, whatever the inputs are in. Second moments of quadratic terms are
+fourth powers of the keys, their spread is what is left of a difference of two such, and a ridge
+around the query is, in coordinates that all rows share, as ill-conditioned as the distance squared.
+Together that is the sixth power of the inputs' scale: in float32 no digit is left at 8, in float64
+seven are at 64.
 """
 
 from __future__ import annotations
@@ -18,20 +24,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attentions.cache import KeyValueCache
-from attentions.exact import exact_softmax
 from attentions.lla.basis import basis_of
 from attentions.lla.centre import centre_of
 from attentions.lla.cholesky import CholeskySolver
 from attentions.lla.reference import weighted_ridge_regression
 from attentions.lla.regression import Settings, local_regression
 from attentions.lla.ridge import RidgeParameter
-from attentions.masks import visible
+from attentions.shared.cache import KeyValueCache
+from attentions.shared.exact import exact_softmax
+from attentions.shared.masks import visible
 from cab import (
     AttentionContext,
     AttentionInfo,
     AttentionShape,
     AttentionSpec,
+    Family,
     Grade,
     Option,
     Pattern,
@@ -45,6 +52,7 @@ _MAX_REGRESSORS = 152
 @register_attention(
     AttentionInfo(
         id="local-polynomial",
+        family=Family.REGRESSION,
         title="Local polynomial attention (order 2)",
         formula="o_i = b of the p_ij-weighted ridge fit v_j ~ b + W [z, zz^T], z = k_j - q_i",
         patterns={
@@ -92,11 +100,11 @@ class LocalPolynomialAttention(KeyValueCache):
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
     ) -> Tensor:
-        """See `cab.Attention.forward`; computes in float32 at least."""
+        """See `cab.Attention.forward`; computes in float64."""
         key_mask = None if context is None else context.key_mask
         if key_mask is not None:
             key_mask = key_mask.repeat_interleave(q.shape[1], dim=0)
-        work = torch.promote_types(q.dtype, torch.float32)
+        work = torch.float64
         queries, keys = q.to(work).flatten(0, 1), k.to(work).flatten(0, 1)
         centre = centre_of(keys, key_mask)
         at, keys = queries - centre, keys - centre

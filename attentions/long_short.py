@@ -16,6 +16,9 @@ Causal (section 3.4). Chunks of c tokens; P is a softmax within the chunk, of ρ
 With c <= w no token falls between the last summary that a query sees and its window. The number of
 summaries grows with the length, so the time does with its square, divided by c.
 
+Blocks, windows and chunks are of positions: those of the context, or else places in the sequence,
+masked tokens counted. A masked token is in no summary and no window.
+
 Each layer normalisation is over all heads of a token and shared by keys and values.
 
 What differs from the paper and its code:
@@ -37,11 +40,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attentions.autocast import without_autocast
-from attentions.exact import exact_softmax_attention
-from attentions.masks import visible
-from attentions.window_tiles import Summaries
-from attentions.windows import windowed_softmax_attention
+from attentions.shared.autocast import without_autocast
+from attentions.shared.exact import exact_softmax_attention
+from attentions.shared.masks import visible
+from attentions.shared.positions import at_positions, prompt_at_positions
+from attentions.shared.window_tiles import Summaries
+from attentions.shared.windows import windowed_softmax_attention
 from cab import (
     Attention,
     AttentionContext,
@@ -49,6 +53,7 @@ from cab import (
     AttentionShape,
     AttentionSpec,
     DecodeState,
+    Family,
     Grade,
     Option,
     Pattern,
@@ -75,6 +80,7 @@ class HeadsLayerNorm(nn.Module):
 @register_attention(
     AttentionInfo(
         id="long-short",
+        family=Family.HYBRID,
         title="Long-short attention (Transformer-LS)",
         formula="o_i = softmax([q_i·K̄ᵀ, q_i·LN(K_win(i))ᵀ] / sqrt(D)) [V̄; LN(V_win(i))], K̄ and V̄ "
         "learned weighted means of all tokens, or of each earlier chunk",
@@ -138,12 +144,13 @@ class LongShortAttention(Attention):
             self.norm_window_v = HeadsLayerNorm(spec.heads, spec.value_dim)
             self.norm_summary_v = HeadsLayerNorm(spec.heads, spec.value_dim)
 
+    @at_positions
     @without_autocast
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
     ) -> Tensor:
         """See `cab.Attention.forward`; computed in float32 at least."""
-        dtype, (k, v, key_mask) = v.dtype, self._valid(k, v, context)
+        dtype, (k, v, key_mask) = v.dtype, self._wide(k, v, context)
         keys, values = self.norm_window(k), self.norm_window_v(v)
         out = windowed_softmax_attention(
             q.to(k.dtype),
@@ -159,11 +166,12 @@ class LongShortAttention(Attention):
         )
         return out.to(dtype)
 
+    @at_positions
     def reference(
         self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
     ) -> Tensor:
         """Dense softmax over all keys and the summaries, one by one, under a mask."""
-        k, v, key_mask = self._valid(k, v, context)
+        k, v, key_mask = self._wide(k, v, context)
         length_q, length_k = q.shape[-2], k.shape[-2]
         keys, values = [self.norm_window(k)], [self.norm_window_v(v)]
         i = torch.arange(length_q, device=q.device)[:, None] + length_k - length_q
@@ -177,8 +185,9 @@ class LongShortAttention(Attention):
         for start in range(0, length_k - size + 1, size):
             own = slice(start, start + size)
             scores = (k[..., own, :] @ self.projection).mT
-            weights = scores.masked_fill(~valid[:, None, None, own], -math.inf).softmax(-1)
-            weights = weights.nan_to_num(0.0)  # of a chunk without any valid token
+            masked = ~valid[:, None, None, own]
+            # Twice: the softmax of a chunk without any valid token is NaN.
+            weights = scores.masked_fill(masked, -math.inf).softmax(-1).masked_fill(masked, 0.0)
             of_keys, of_values = (k, v) if self.causal else (keys[0], values[0])
             keys.append(self.norm_summary(weights @ of_keys[..., own, :]))
             values.append(self.norm_summary_v(weights @ of_values[..., own, :]))
@@ -190,9 +199,10 @@ class LongShortAttention(Attention):
             q, torch.cat(keys, dim=-2), torch.cat(values, dim=-2), torch.cat(sees, dim=-1)
         )
 
+    @prompt_at_positions
     def prefill(self, k: Tensor, v: Tensor, context: AttentionContext | None = None) -> DecodeState:
         """The last w - 1 keys and values, the summaries of chunks and the tokens after them."""
-        k, v, key_mask = self._valid(k, v, context)
+        k, v, key_mask = self._wide(k, v, context)
         length = k.shape[-2]
         if key_mask is None:
             key_mask = k.new_ones(k.shape[0], length, dtype=torch.bool)
@@ -224,7 +234,7 @@ class LongShortAttention(Attention):
         assert k_t is not None
         assert v_t is not None
         tensors, dtype = state.tensors, v_t.dtype
-        k_t, v_t, _ = self._valid(k_t, v_t, None)
+        k_t, v_t, _ = self._wide(k_t, v_t, None)
         own = tensors["mask"].new_ones(k_t.shape[0], 1)
         for name, keys, values in (
             ("", self.norm_window(k_t), self.norm_window_v(v_t)),
@@ -258,22 +268,17 @@ class LongShortAttention(Attention):
         """
         rows = shape.batch * shape.heads
         width = shape.head_dim + shape.value_dim
-        columns: float = self.segment + self.before + self.after
+        columns: float = min(self.segment + self.before + self.after, shape.length_k)
         columns += shape.length_k / self.chunk * self.rank / 2 if self.causal else self.rank
         means = 2 * rows * shape.length_k * self.rank * (shape.head_dim + width)
         return means + 2 * rows * shape.length_q * columns * width
 
-    def _valid(
+    def _wide(
         self, k: Tensor, v: Tensor, context: AttentionContext | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Keys and values in float32 at least, zero where masked, and the mask."""
+        """Keys and values in float32 at least, and the mask."""
         dtype = torch.promote_types(v.dtype, torch.float32)
-        k, v = k.to(dtype), v.to(dtype)
-        key_mask = None if context is None else context.key_mask
-        if key_mask is not None:
-            masked = ~key_mask[:, None, :, None]
-            k, v = k.masked_fill(masked, 0.0), v.masked_fill(masked, 0.0)
-        return k, v, key_mask
+        return k.to(dtype), v.to(dtype), None if context is None else context.key_mask
 
     def _summarise(
         self, k: Tensor, v: Tensor, key_mask: Tensor | None, scored: Tensor | None = None

@@ -17,6 +17,7 @@ from cab import (
     AttentionInfo,
     AttentionShape,
     DecodeState,
+    Family,
     Grade,
     Kind,
     Pattern,
@@ -27,6 +28,7 @@ from cab import (
 @register_attention(
     AttentionInfo(
         id="none",
+        family=Family.CONTROL,
         title="No attention",
         formula="o_i = v_i (self), o_i = 0 (cross)",
         patterns={

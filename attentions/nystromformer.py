@@ -11,8 +11,12 @@ no decomposition:
     Z <- Z (13 I - A Z (15 I - A Z (7 I - A Z))) / 4,    Z_0 = Aᵀ / (|A|_1 |A|_inf)
 
 Six steps, as published, do not converge: A is nearly singular where landmarks are alike, and the
-early stop is what bounds the weights F Z G, which may be negative and need not sum to one. With at
-most m tokens the result is exact softmax attention, as in CAB's code.
+early stop is what bounds the weights F Z G, which may be negative and need not sum to one. Where no
+landmark stands for more than one key, as with at most m keys, the result is exact softmax
+attention, as in CAB's code.
+
+Segments are of positions, masked tokens counted (`attentions.shared.segments`), and so is time in
+the convolution.
 
 What differs from CAB's code, which follows theirs:
 
@@ -33,16 +37,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attentions.autocast import without_autocast
-from attentions.exact import exact_softmax, exact_softmax_attention
-from attentions.segments import Segments, averaging_matrix
-from attentions.softmax_means import softmax_means
+from attentions.shared.autocast import without_autocast
+from attentions.shared.averaging import segment_averaging
+from attentions.shared.exact import exact_softmax, exact_softmax_attention
+from attentions.shared.first_order import first_derivatives_only
+from attentions.shared.positions import at_positions
+from attentions.shared.segments import Segments
+from attentions.shared.softmax_means import softmax_means
 from cab import (
     Attention,
     AttentionContext,
     AttentionInfo,
     AttentionShape,
     AttentionSpec,
+    Family,
     Grade,
     Option,
     Pattern,
@@ -71,6 +79,7 @@ def iterative_pinv(a: Tensor, iterations: int) -> Tensor:
 @register_attention(
     AttentionInfo(
         id="nystromformer",
+        family=Family.LOW_RANK,
         title="Nyströmformer",
         formula="o_i = f_i A⁺ (G V), f_i = softmax(q_i K~ᵀ / sqrt(D)), A = softmax(Q~ K~ᵀ / "
         "sqrt(D)), G = softmax(Q~ Kᵀ / sqrt(D)), Q~ and K~ segment means",
@@ -109,7 +118,8 @@ class NystromAttention(Attention):
 
     Adapted to cross attention: queries and keys are cut into segments separately, by their own
     masks and lengths, so A is rectangular where one side has fewer tokens than m; the exact case is
-    that of at most m keys; and there is no convolution, as queries have no place among the values.
+    that of landmarks of single keys; and there is no convolution, as queries have no place among
+    the values.
     """
 
     def __init__(
@@ -127,6 +137,7 @@ class NystromAttention(Attention):
             self.kernel = nn.Parameter(torch.empty(spec.heads, 1, conv, 1))
             nn.init.uniform_(self.kernel, -(conv**-0.5), conv**-0.5)
 
+    @at_positions
     @without_autocast
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
@@ -140,19 +151,20 @@ class NystromAttention(Attention):
         wide = [x.to(dtype).contiguous() for x in (q, k, v)]
         out = self._approximate(wide[0], wide[1], wide[2], query_mask, key_mask)
         if self.kernel is not None:
-            out = out + self._local(wide[2], key_mask)
+            out = out + self._local(wide[2])
         return out.to(v.dtype)
 
+    @at_positions
     def reference(
         self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
     ) -> Tensor:
-        """The three softmax matrices written out, and exact softmax in rows of at most m keys."""
+        """The three softmax matrices written out; exact softmax where landmarks are single keys."""
         query_mask, key_mask = (
             x.new_ones(x.shape[0], x.shape[-2], dtype=torch.bool) if mask is None else mask
             for x, mask in zip((q, k), self._masks(context), strict=True)
         )
-        average_q, sizes_q = averaging_matrix(query_mask, self.landmarks, q.dtype)
-        average_k, sizes_k = averaging_matrix(key_mask, self.landmarks, k.dtype)
+        average_q, sizes_q = segment_averaging(query_mask, self.landmarks, q.dtype)
+        average_k, sizes_k = segment_averaging(key_mask, self.landmarks, k.dtype)
         landmarks_q, landmarks_k = average_q @ q, average_k @ k
         some_q, some_k = sizes_q[..., :, None] > 0, sizes_k[..., None, :] > 0
         keys = key_mask[:, None, None, :]
@@ -160,9 +172,9 @@ class NystromAttention(Attention):
         core = exact_softmax(landmarks_q, landmarks_k, some_q & some_k)
         to_keys = exact_softmax(landmarks_q, k, some_q & keys)
         out = to_landmarks @ iterative_pinv(core, self.iterations) @ to_keys @ v
-        few = key_mask.sum(-1)[:, None, None, None] <= self.landmarks
-        out = torch.where(few, exact_softmax_attention(q, k, v, keys), out)
-        return out if self.kernel is None else out + self._local(v, key_mask)
+        single = sizes_k.amax(-1)[..., None, None] <= 1
+        out = torch.where(single, exact_softmax_attention(q, k, v, keys), out)
+        return out if self.kernel is None else out + self._local(v)
 
     def flops(self, shape: AttentionShape) -> float:
         """2 B H (Lq + Lk) m (D + Dv), the landmarks, and the pseudo-inverse."""
@@ -203,13 +215,14 @@ class NystromAttention(Attention):
             slots = torch.where(segments_k.single[..., None], segments_k.means(v), slots)
         return to_landmarks.softmax(-1) @ slots
 
-    def _local(self, v: Tensor, key_mask: Tensor | None) -> Tensor:
+    def _local(self, v: Tensor) -> Tensor:
         """Depthwise convolution of the values over time; masked ones are zeros in their places."""
         assert self.kernel is not None
-        if key_mask is not None:
-            v = v.masked_fill(~key_mask[:, None, :, None], 0.0)
-        padding = (self.kernel.shape[-2] // 2, 0)
-        return F.conv2d(v, self.kernel.to(v.dtype), padding=padding, groups=v.shape[1])
+        # What a kernel longer than the sequence reaches on either side is not there.
+        beyond = max(0, self.kernel.shape[-2] // 2 - (v.shape[-2] - 1))
+        kernel = self.kernel.to(v.dtype)[..., beyond : self.kernel.shape[-2] - beyond, :]
+        padding = (kernel.shape[-2] // 2, 0)
+        return F.conv2d(v, kernel, padding=padding, groups=v.shape[1])
 
 
 def _pairs(segments_q: Segments, segments_k: Segments) -> Tensor | None:
@@ -251,6 +264,7 @@ class _LandmarkScores(torch.autograd.Function):
         return to_landmarks, to_keys, landmarks_q, landmarks_k
 
     @staticmethod
+    @first_derivatives_only
     @without_autocast
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         q, k, scaled_q, scaled_k = ctx.saved_tensors

@@ -15,15 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attentions.cache import KeyValueCache
-from attentions.exact import exact_softmax
 from attentions.lla.probe import local_probe
-from attentions.masks import visible
+from attentions.shared.cache import KeyValueCache
+from attentions.shared.exact import exact_softmax
+from attentions.shared.masks import visible
 from cab import (
     AttentionContext,
     AttentionInfo,
     AttentionShape,
     AttentionSpec,
+    Family,
     Grade,
     Option,
     Pattern,
@@ -37,6 +38,7 @@ _PROBE_STD = 0.02
 @register_attention(
     AttentionInfo(
         id="parallax",
+        family=Family.REGRESSION,
         title="Parallax",
         formula="o_i = vbar_i - Cov_i(v,k) rho_i, rho = W_R x",
         patterns={

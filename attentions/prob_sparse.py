@@ -14,7 +14,8 @@ this. No gradient flows through the choice; of equal queries the first are taken
 
 What differs from CAB's code, which follows theirs: the samples come from a hash of the layer, n,
 the query's rank and the number of the draw, so that evaluation repeats itself and padding equals
-removal; masked keys are in no sample, softmax or mean; one token has itself for output.
+removal; masked keys are in no sample, softmax or mean; one token has itself for output. Positions
+are not read, but for the order of the valid tokens.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attentions.exact import exact_softmax_attention
+from attentions.shared.autocast import without_autocast
+from attentions.shared.exact import exact_softmax_attention
 from cab import (
     Attention,
     AttentionContext,
     AttentionInfo,
     AttentionShape,
     AttentionSpec,
+    Family,
     Grade,
     Option,
     Pattern,
@@ -94,6 +97,7 @@ def sampled_products(q: Tensor, k: Tensor, samples: Tensor) -> Tensor:
 @register_attention(
     AttentionInfo(
         id="prob-sparse",
+        family=Family.SPARSE,
         title="ProbSparse attention (Informer)",
         formula="o_i = softmax_j(q_i·k_j / sqrt(D)) v_j for the f ln L queries of largest max_j "
         "q_i·k_j - sum_j q_i·k_j / L over f ln L sampled keys, else mean_j v_j",
@@ -122,6 +126,7 @@ class ProbSparseAttention(Attention):
         super().__init__(spec)
         self.factor = factor
 
+    @without_autocast
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
     ) -> Tensor:
@@ -130,11 +135,9 @@ class ProbSparseAttention(Attention):
         tokens: Tensor | int = k.shape[-2]
         attended = None
         if key_mask is not None:
-            masked = ~key_mask[:, None, :, None]
-            k, v = k.masked_fill(masked, 0.0), v.masked_fill(masked, 0.0)
             tokens = key_mask.sum(-1).clamp(min=1)[:, None, None, None]
             # A row without keys would be NaN: let it see all of them, which are zeros.
-            attended = key_mask[:, None, None, :] | masked.all(-2, keepdim=True)
+            attended = (key_mask | ~key_mask.any(-1, keepdim=True))[:, None, None, :]
         mean = v.sum(-2, keepdim=True, dtype=torch.promote_types(v.dtype, torch.float32)) / tokens
         mean = mean.to(v.dtype)
         chosen, ours = self._choose(q, k, key_mask)

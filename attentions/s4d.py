@@ -12,15 +12,16 @@ discretised with a step Δ_e of the channel (zero-order hold):
     o_t = GELU(y_t)
 
 which is a causal convolution with the kernel k[l] = 2 Re sum_n C'_n e^(Δλ_n l), and so it is
-computed, see `attentions.long_convolution`. In noncausal slots a second kernel of the same
+computed, see `attentions.shared.long_convolution`. In noncausal slots a second kernel of the same
 exponents, with amplitudes of its own, brings the future; it starts with the next token.
 
 As in CAB the eigenvalues λ are shared by the channels and start as S4D-Inv,
 λ_n = -1/2 + i/pi N (N / (2 n + 1) - 1), and B is 1, absorbed in C. CAB's class takes the layer's
 input, makes H maps of every channel and brings H E^2 output weights; this is one map per channel
-between the slot's value and output projections. Masked tokens are zero inputs; CAB lets them
-through. The published models use 64 states; the default is 16, as in CAB, so that both directions
-stay within a tenth of a small model's parameters.
+between the slot's value and output projections. The published models use 64 states; the default is
+16, as in CAB, so that both directions stay within a tenth of a small model's parameters.
+
+Positions are times: a masked token is a zero input, and time runs on over it. CAB lets it through.
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attentions.autocast import without_autocast
-from attentions.long_convolution import (
+from attentions.shared.autocast import without_autocast
+from attentions.shared.long_convolution import (
     CHUNK,
     exponential_kernel,
     final_state,
     gelu_convolution,
 )
+from attentions.shared.positions import at_positions, prompt_at_positions
 from cab import (
     Attention,
     AttentionContext,
@@ -46,6 +48,7 @@ from cab import (
     AttentionShape,
     AttentionSpec,
     DecodeState,
+    Family,
     Grade,
     Kind,
     Option,
@@ -60,6 +63,7 @@ _MAX_LEARNING_RATE = 1e-3
 @register_attention(
     AttentionInfo(
         id="s4d",
+        family=Family.STATE_SPACE,
         title="S4D (diagonal state-space model)",
         formula="o_i = GELU(sum_j k[i - j] v_j + d v_i), k[l] = 2 Re sum_n C'_n e^(Δ λ_n l)",
         patterns={
@@ -114,21 +118,23 @@ class S4D(Attention):
         self.skip = nn.Parameter(torch.randn(channels))
         self.state = state
 
+    @at_positions
     @without_autocast
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
     ) -> Tensor:
         """See `cab.Attention.forward`; computed in float32 at least."""
-        u = self._inputs(v, context)
+        u = _inputs(v)
         rate, amplitude = self._discretised(u.dtype)
         out = gelu_convolution(u, exponential_kernel(rate, amplitude, self.skip.to(u.dtype)))
         return out[..., v.shape[-2] - q.shape[-2] :, :].to(v.dtype)
 
+    @at_positions
     def reference(
         self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
     ) -> Tensor:
         """Convolution with the kernels written out as a matrix between tokens."""
-        u = self._inputs(v, context)
+        u = _inputs(v)
         length = v.shape[-2]
         lag = torch.arange(length, device=v.device)
         rate, amplitude = self._discretised(u.dtype)
@@ -142,10 +148,11 @@ class S4D(Attention):
         out = F.gelu(torch.einsum("hdts,bhsd->bhtd", matrix, u) + skip * u)
         return out[..., length - q.shape[-2] :, :]
 
+    @prompt_at_positions
     @without_autocast
     def prefill(self, k: Tensor, v: Tensor, context: AttentionContext | None = None) -> DecodeState:
         """The complex states (B, H, Dv, N/2) after the prompt."""
-        u = self._inputs(v, context)
+        u = _inputs(v)
         rate, amplitude = self._discretised(u.dtype)
         kernel = exponential_kernel(rate, amplitude, self.skip.to(u.dtype))
         return DecodeState(v.shape[-2], {"state": final_state(u, kernel)})
@@ -161,7 +168,7 @@ class S4D(Attention):
     ) -> tuple[Tensor, DecodeState]:
         """One step of the recurrence."""
         assert v_t is not None
-        u = self._inputs(v_t, None)
+        u = _inputs(v_t)
         rate, amplitude = (
             x.unflatten(-2, (self.spec.heads, -1)) for x in self._discretised(u.dtype)
         )
@@ -189,16 +196,14 @@ class S4D(Attention):
         parameters = [self.log_step, self.log_decay, self.frequency]
         return [{"params": parameters, "weight_decay": 0.0, "max_lr": _MAX_LEARNING_RATE}]
 
-    def _inputs(self, v: Tensor, context: AttentionContext | None) -> Tensor:
-        """Values in float32 at least, zero where masked."""
-        u = v.to(torch.promote_types(v.dtype, torch.float32))
-        if context is None or context.key_mask is None:
-            return u
-        return u.masked_fill(~context.key_mask[:, None, :, None], 0.0)
-
     def _discretised(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Δλ (E, N/2) and the amplitudes 2 C' (S, E, N/2) of the kernels, complex."""
         eigenvalues = torch.complex(-self.log_decay.to(dtype).exp(), self.frequency.to(dtype))
         rate = self.log_step.to(dtype).exp()[:, None] * eigenvalues
         c = torch.view_as_complex(self.output.to(dtype))
         return rate, 2 * c * torch.expm1(rate) / eigenvalues
+
+
+def _inputs(v: Tensor) -> Tensor:
+    """Values in float32 at least; masked ones are zero already."""
+    return v.to(torch.promote_types(v.dtype, torch.float32))

@@ -11,13 +11,14 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from attentions.cache import KeyValueCache
-from attentions.exact import exact_softmax_attention
-from attentions.masks import visible
+from attentions.shared.cache import KeyValueCache
+from attentions.shared.exact import exact_softmax_attention
+from attentions.shared.masks import visible
 from cab import (
     AttentionContext,
     AttentionInfo,
     AttentionShape,
+    Family,
     Grade,
     Kind,
     Pattern,
@@ -34,6 +35,7 @@ def softmax_flops(shape: AttentionShape, causal: bool) -> float:
 @register_attention(
     AttentionInfo(
         id="softmax",
+        family=Family.SOFTMAX,
         title="Softmax attention (fused)",
         formula="o_i = softmax_j(q_i·k_j / sqrt(D)) v_j",
         patterns={

@@ -22,18 +22,19 @@ from typing import Any, cast
 from torch import Tensor
 from torch.nn import functional as F
 
-from attentions.cache import KeyValueCache
 from attentions.lla.decoding import decode_local_linear
 from attentions.lla.reference import local_linear_regression
 from attentions.lla.residual import ResidualMonitor
 from attentions.lla.ridge import RidgeParameter
 from attentions.lla.solvers import Budget, Solver, choose_solver, local_linear_attention
-from attentions.masks import visible
+from attentions.shared.cache import KeyValueCache
+from attentions.shared.masks import visible
 from cab import (
     AttentionContext,
     AttentionInfo,
     AttentionShape,
     AttentionSpec,
+    Family,
     Grade,
     Option,
     Pattern,
@@ -44,6 +45,7 @@ from cab import (
 @register_attention(
     AttentionInfo(
         id="lla",
+        family=Family.REGRESSION,
         title="Local Linear Attention",
         formula="o_i = vbar_i + Cov_i(v,k) (Cov_i(k,k) + ridge I)^-1 (q_i - kbar_i)",
         patterns={

@@ -12,7 +12,7 @@ from torch import Tensor
 from attentions.lla.basis import Basis
 from attentions.lla.penalty import Penalty
 from attentions.lla.tiles import Block, Tile, Tiles
-from attentions.spd import SpdSystems
+from attentions.shared.spd import SpdSystems
 
 _CHUNK = 1 << 23
 """Numbers in the products of regressors that are held at a time: 32 MiB in float32."""

@@ -16,9 +16,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attentions.autocast import without_autocast
 from attentions.lla.centre import centre_of
 from attentions.lla.solvers import kernels_serve
+from attentions.shared.autocast import without_autocast
 
 _CHUNK = 1 << 22
 """Numbers of weighted keys held at a time: 16 MiB in float32."""

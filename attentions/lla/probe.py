@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from attentions.autocast import without_autocast
 from attentions.lla.centre import centre_of
 from attentions.lla.regression import RowGradients, corrected_output, mean_regressors
 from attentions.lla.solvers import kernel_precision, kernels_serve
 from attentions.lla.tiles import Tiles
+from attentions.shared.autocast import without_autocast
+from attentions.shared.first_order import first_derivatives_only
 
 
 class _Probe(torch.autograd.Function):
@@ -37,7 +37,7 @@ class _Probe(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_derivatives_only
     @without_autocast
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, x, out = ctx.saved_tensors

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attentions.exact import exact_softmax
+from attentions.shared.exact import exact_softmax
 
 
 def weighted_ridge_regression(regressors: Tensor, p: Tensor, v: Tensor, ridge: Tensor) -> Tensor:

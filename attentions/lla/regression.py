@@ -30,12 +30,13 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from attentions.autocast import without_autocast
 from attentions.lla.basis import Basis
 from attentions.lla.penalty import Penalty, penalty_of
 from attentions.lla.tiles import Block, Tile, Tiles
+from attentions.shared.autocast import without_autocast
+from attentions.shared.compiled import uncompiled
+from attentions.shared.first_order import first_derivatives_only
 
 
 class System(Protocol):
@@ -206,7 +207,7 @@ class _LocalRegression(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_derivatives_only
     @without_autocast
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, f, v, ridge, shift, x, out = ctx.saved_tensors
@@ -230,6 +231,7 @@ class _LocalRegression(torch.autograd.Function):
         return gradients.dq, dk, dat, df, dv, dridge, dshift, None
 
 
+@uncompiled
 @without_autocast
 def local_regression(
     q: Tensor,

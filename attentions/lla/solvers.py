@@ -3,7 +3,8 @@
 cholesky   exact; a matrix per query row, O(Lq Lk D^2); any ridge, any device, float64 too
 cg         matrix-free conjugate gradients, O(Lq Lk D) per iteration; any device, float64 too
 triton     conjugate gradients in fused kernels; CUDA, head dims up to 128, float32 arithmetic
-auto       triton where it runs and the ridge is not small; else the cheaper of the other two
+auto       triton where it runs and the ridge is not small; else the cheaper of the other two; in
+           float64 the exact one
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from attentions.autocast import without_autocast
 from attentions.lla.basis import basis_of
 from attentions.lla.centre import centre_of
 from attentions.lla.cholesky import CholeskySolver
 from attentions.lla.conjugate_gradients import ConjugateGradientSolver
 from attentions.lla.regression import Settings, SolverFactory, local_regression
 from attentions.lla.residual import ResidualMonitor
+from attentions.shared.autocast import without_autocast
 
 Solver = Literal["cholesky", "cg", "triton"]
 
@@ -69,7 +70,8 @@ def choose_solver(q: Tensor, v: Tensor, ridge: float) -> Solver:
     """
     if q.is_cuda and kernels_serve(q, v) and ridge >= SMALL_RIDGE:
         return "triton"
-    return "cholesky" if q.shape[-1] <= CHOLESKY_DIM or ridge < SMALL_RIDGE else "cg"
+    exact = q.dtype == torch.float64 or q.shape[-1] <= CHOLESKY_DIM or ridge < SMALL_RIDGE
+    return "cholesky" if exact else "cg"
 
 
 @without_autocast

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from attentions.exact import exact_softmax
-from attentions.modifiers.modified_softmax import ModifiedSoftmax, moved, wide_softmax
+from attentions.shared.exact import exact_softmax
+from attentions.shared.modified_softmax import ModifiedSoftmax, moved, softmax_over, wide_scores
 from cab import (
     AttentionContext,
     AttentionInfo,
     AttentionSpec,
+    Family,
     Grade,
     Kind,
     Option,
@@ -27,10 +27,15 @@ from cab import (
     register_attention,
 )
 
+_MARGIN = 1 + 1e-4
+"""Above a threshold is above by more than rounding: weights of ones and zeros have means that are
+simple fractions, and a threshold may be one of them."""
+
 
 @register_attention(
     AttentionInfo(
         id="softmax+act-calib",
+        family=Family.MODIFIER,
         title="Softmax, sinks calibrated (ACT)",
         formula="A'_ij = beta A_ij at sinks j but the first, their mass spread over the other keys",
         patterns={
@@ -70,8 +75,19 @@ class ActCalibration(ModifiedSoftmax):
     def modified_map(
         self, q: Tensor, k: Tensor, seen: Tensor, context: AttentionContext | None
     ) -> Tensor:
-        """See `ModifiedSoftmax.modified_map`."""
-        weights = wide_softmax(q, k, seen)
+        """See `ModifiedSoftmax.modified_map`.
+
+        Raises:
+            NotImplementedError: causal self attention without the queries of all tokens.
+        """
+        if self.pattern is Pattern.CAUSAL_SELF and q.shape[-2] < k.shape[-2]:
+            raise NotImplementedError(
+                "softmax+act-calib takes the mean over all queries up to a row's own: in causal "
+                f"self attention call it with as many queries as keys, not {q.shape[-2]} and "
+                f"{k.shape[-2]}"
+            )
+        scores = wide_scores(q, k)
+        weights = softmax_over(scores, seen)
         counted = seen
         valid = _valid_queries(self.pattern, context)
         if valid is not None:
@@ -82,9 +98,9 @@ class ActCalibration(ModifiedSoftmax):
         else:
             sums = (weights * counted).sum(-2, keepdim=True)
             queries = counted.sum(-2, keepdim=True)
-        sinks = (sums > self.threshold * queries) & seen
+        sinks = (sums > self.threshold * _MARGIN * queries) & seen
         others = sinks & (sinks.cumsum(-1) > 1)
-        return moved(weights, others, ~others, self.beta)
+        return moved(scores, weights, others, seen & ~others, self.beta)
 
     def reference(
         self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
@@ -106,16 +122,17 @@ class ActCalibration(ModifiedSoftmax):
                         for j in range(k.shape[-2])
                         if seen[b, 0, i, j]
                         and (looking := [r for r in rows if seen[b, 0, r, j]])
-                        and weights[b, h, looking, j].mean() > self.threshold
+                        and weights[b, h, looking, j].mean() > self.threshold * _MARGIN
                     ]
-                    row = weights[b, h, i].clone()
-                    rest = torch.ones_like(row)
-                    rest[sinks[1:]] = 0.0
-                    left = (row * rest).sum()
-                    if left == 0:
+                    rest = seen[b, 0, i].clone()
+                    rest[sinks[1:]] = False
+                    if not rest.any():
                         continue
+                    row = weights[b, h, i]
                     freed = (1 - self.beta) * row[sinks[1:]].sum()
-                    row = torch.where(rest.bool(), row * (1 + freed / left), self.beta * row)
+                    share = (k[b, h, rest] @ q[b, h, i] * q.shape[-1] ** -0.5).softmax(0)
+                    row = self.beta * row
+                    row[rest] = weights[b, h, i, rest] + freed * share
                     out[b, h, i] = row @ v[b, h]
         return out
 

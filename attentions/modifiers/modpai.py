@@ -12,12 +12,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attentions.exact import exact_softmax
-from attentions.modifiers.modified_softmax import ModifiedSoftmax
+from attentions.shared.exact import exact_softmax
+from attentions.shared.modified_softmax import ModifiedSoftmax, softmax_over, wide_scores
 from cab import (
     AttentionContext,
     AttentionInfo,
     AttentionSpec,
+    Family,
     Grade,
     Kind,
     Option,
@@ -29,6 +30,7 @@ from cab import (
 @register_attention(
     AttentionInfo(
         id="softmax+modpai",
+        family=Family.MODIFIER,
         title="Softmax, top keys amplified (modPAI)",
         formula="A'_i = softmax_j(s_ij + (alpha or beta) |s_ij|) at top and outlying keys j",
         patterns={
@@ -70,17 +72,17 @@ class ModifiedPai(ModifiedSoftmax):
         self, q: Tensor, k: Tensor, seen: Tensor, context: AttentionContext | None
     ) -> Tensor:
         """See `ModifiedSoftmax.modified_map`."""
-        wide = torch.promote_types(q.dtype, torch.float32)
-        scores = q.to(wide) @ k.to(wide).transpose(-1, -2) * q.shape[-1] ** -0.5
-        ranking = _weights(scores, seen).mean(1, keepdim=True)
+        scores = wide_scores(q, k)
+        # In double precision, where the smallest weights still have an order.
+        ranking = softmax_over(scores.double(), seen).mean(1, keepdim=True)
         # Keys that a row does not see have no part in its quantiles.
         known = ranking.masked_fill(~seen, torch.nan)
-        points = torch.tensor([0.25, 0.75, 1 - self.share], dtype=wide, device=q.device)
+        points = torch.tensor([0.25, 0.75, 1 - self.share], dtype=ranking.dtype, device=q.device)
         low, high, bar = torch.nanquantile(known, points, dim=-1, keepdim=True)
         bottom = ranking > high + 1.5 * (high - low)
         top = (ranking > bar) & ~bottom
         scores = scores + (self.alpha * top + self.beta * bottom) * scores.abs()
-        return _weights(scores, seen)
+        return softmax_over(scores, seen)
 
     def reference(
         self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
@@ -104,8 +106,3 @@ class ModifiedPai(ModifiedSoftmax):
                     scores = scores + self.beta * bottom * scores.abs()
                     out[b, h, i] = scores.softmax(0) @ v[b, h, keys]
         return out
-
-
-def _weights(scores: Tensor, seen: Tensor) -> Tensor:
-    """Softmax over the keys that a row sees; zeros where it sees none."""
-    return scores.masked_fill(~seen, -torch.inf).softmax(-1).masked_fill(~seen, 0.0)

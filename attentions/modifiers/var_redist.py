@@ -11,12 +11,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attentions.exact import exact_softmax
-from attentions.modifiers.modified_softmax import ModifiedSoftmax, moved, wide_softmax
+from attentions.shared.exact import exact_softmax
+from attentions.shared.modified_softmax import ModifiedSoftmax, moved, softmax_over, wide_scores
 from cab import (
     AttentionContext,
     AttentionInfo,
     AttentionSpec,
+    Family,
     Grade,
     Kind,
     Option,
@@ -31,6 +32,7 @@ _PUBLISHED_TAU, _PUBLISHED_WIDTH = 20.0, 4096
 @register_attention(
     AttentionInfo(
         id="softmax+var-redist",
+        family=Family.MODIFIER,
         title="Softmax, sinks redistributed (VAR)",
         formula="A'_ij = p A_ij at sinks j, their mass spread over the other keys",
         patterns={
@@ -82,23 +84,28 @@ class AttentionRedistribution(ModifiedSoftmax):
         self, q: Tensor, k: Tensor, seen: Tensor, context: AttentionContext | None
     ) -> Tensor:
         """See `ModifiedSoftmax.modified_map`."""
-        weights = wide_softmax(q, k, seen)
+        scores = wide_scores(q, k)
+        weights = softmax_over(scores, seen)
         sinks = self._sinks(k, context)[:, None, None, :]
         portion = (weights * sinks).sum(-1, keepdim=True)
-        return torch.where(portion <= self.rho, moved(weights, sinks, ~sinks, self.p), weights)
+        changed = moved(scores, weights, sinks, seen & ~sinks, self.p)
+        return torch.where(portion <= self.rho, changed, weights)
 
     def reference(
         self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
     ) -> Tensor:
         """One row at a time, as the module's docstring says."""
-        weights = exact_softmax(q, k, self._seen(q, k, context))
+        seen = self._seen(q, k, context).expand(len(q), 1, q.shape[-2], k.shape[-2])
+        weights = exact_softmax(q, k, seen)
         sinks = self._sinks(k, context)
         for b, h, i in torch.cartesian_prod(*map(torch.arange, weights.shape[:3])).tolist():
-            row, sink = weights[b, h, i], sinks[b]
-            on_sinks, rest = row[sink].sum(), row[~sink].sum()
-            if self.switched[h] and on_sinks <= self.rho and rest > 0:
-                gain = 1 + (1 - self.p) * on_sinks / rest
-                weights[b, h, i] = torch.where(sink, self.p * row, gain * row)
+            row, sink, rest = weights[b, h, i], sinks[b], seen[b, 0, i] & ~sinks[b]
+            on_sinks = row[sink].sum()
+            if self.switched[h] and on_sinks <= self.rho and rest.any():
+                share = (k[b, h, rest] @ q[b, h, i] * q.shape[-1] ** -0.5).softmax(0)
+                changed = self.p * row
+                changed[rest] = row[rest] + (1 - self.p) * on_sinks * share
+                weights[b, h, i] = changed
         return weights @ v
 
     def _sinks(self, k: Tensor, context: AttentionContext | None) -> Tensor:

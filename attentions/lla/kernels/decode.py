@@ -29,7 +29,7 @@ from attentions.lla.kernels.common import (
     store_rows,
     tuned,
 )
-from attentions.spd import SpdSystems
+from attentions.shared.spd import SpdSystems
 
 _MIN_SHARE = 1024
 """Keys per program at least: its results are as large as D + Dv keys and values."""

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from attentions.lla.kernels.backward import local_linear_backward
 from attentions.lla.kernels.forward import Forward, local_linear_forward
+from attentions.shared.first_order import first_derivatives_only
 
 Watch = Callable[[Tensor, str], None]
 
@@ -36,7 +36,7 @@ class _LocalLinearTriton(Function):
         return result.out, result.residual
 
     @staticmethod
-    @once_differentiable
+    @first_derivatives_only
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, ridge, key_mask, *result = ctx.saved_tensors
         g = local_linear_backward(grad, q, k, v, ridge, key_mask, Forward(*result), **ctx.options)

@@ -28,11 +28,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from attentions.lla.kernels.backward import launch_backward
 from attentions.lla.kernels.common import SERVED_DTYPES, check_attention
 from attentions.lla.kernels.forward import Forward, launch_forward
+from attentions.shared.first_order import first_derivatives_only
 
 
 class _LocalProbeTriton(Function):
@@ -52,7 +52,7 @@ class _LocalProbeTriton(Function):
         return result.out
 
     @staticmethod
-    @once_differentiable
+    @first_derivatives_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, key_mask, *result = ctx.saved_tensors
         forward = Forward(*result)

@@ -27,6 +27,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from attentions.shared.first_order import first_derivatives_only
+
 _SEGMENT = 256
 """Tokens that are processed at a time: few enough for a CPU's cache."""
 CHUNK = 32
@@ -241,6 +243,7 @@ class _CausalSlots(torch.autograd.Function):
         return out
 
     @staticmethod
+    @first_derivatives_only
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         inputs, saved = ctx.saved_tensors[:6], ctx.saved_tensors[6:]
         tokens = [torch.empty_like(x) for x in inputs[:3]]

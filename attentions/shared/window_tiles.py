@@ -151,16 +151,14 @@ class Tile:
         return self._view(x, self.first, block)
 
     def spans(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """(N, span, D) of the keys or values; zeros outside and where masked."""
+        """(N, span, D) of the keys or values; zeros outside."""
         rows, heads, count, block = self.shape
-        span, mask, (first, last) = self.plan.span, self.plan.key_mask, self.reach
-        within = first >= 0 and last <= self.plan.length and mask is None
+        span, (first, last) = self.plan.span, self.reach
+        within = first >= 0 and last <= self.plan.length
         if within and not self.packed and x.dtype == dtype and x.stride(3) == 1:
             return self._view(x, first, span)
         inside = slice(max(first, 0), min(last, self.plan.length))
         x = x[self.rows, self.heads, inside]
-        if mask is not None:
-            x = x.masked_fill(~mask[self.rows, None, inside, None], 0.0)
         pitch = count * block if self.packed else last - first
         x = _placed(x, inside.start - first, pitch, span if self.packed else 0, dtype)
         return _windows(x, rows * heads * count, block, span)

@@ -4,8 +4,8 @@ A query sees the keys around it and, where a mechanism has them, summaries: furt
 that stand for many tokens each. One softmax covers both.
 
 Queries are taken block by block; a batched product of small matrices does all blocks of a tile at
-once. See `attentions.window_tiles` for how the sequence is cut. The backward pass computes the
-weights again, unless keeping them takes no more memory than the queries do.
+once. See `attentions.shared.window_tiles` for how the sequence is cut. The backward pass computes
+the weights again, unless keeping them takes no more memory than the queries do.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from attentions.autocast import without_autocast
-from attentions.window_tiles import Plan, Summaries, Tile
+from attentions.shared.autocast import without_autocast
+from attentions.shared.first_order import first_derivatives_only
+from attentions.shared.window_tiles import Plan, Summaries, Tile
 
 
 @without_autocast
@@ -41,7 +41,7 @@ def windowed_softmax_attention(
 
     Args:
         q: (B, H, Lq, D); the last Lq positions of the keys. k: (B, H, Lk, D). v: (B, H, Lk, Dv).
-        key_mask: (B, Lk) bool, True where valid, or None.
+        key_mask: (B, Lk) bool, True where valid, or None. What is masked must be finite.
         before: keys before the segment, >= 0.
         after: keys after the segment, >= 0.
         segment: tokens that share a window; more than one takes Lq = Lk.
@@ -61,9 +61,14 @@ def windowed_softmax_attention(
         k, v = k[..., start:, :], v[..., start:, :]
         key_mask = None if key_mask is None else key_mask[:, start:]
         q = F.pad(q, (0, 0, lag - start, 0))
+    # What a window reaches beyond the sequence is not there, and costs nothing.
+    length = k.shape[-2]
+    if segment >= length > 0:
+        before, after, segment = 0, 0, length
+    before, after = (min(x, max(0, length - 1)) for x in (before, after))
     if summaries is None:
         summaries = Summaries(k[..., :0, :], v[..., :0, :])
-    plan = Plan(k.shape[-2], before, after, segment, start, key_mask, summaries)
+    plan = Plan(length, before, after, segment, start, key_mask, summaries)
     out = _WindowedSoftmax.apply(  # type: ignore[no-untyped-call]  # apply is not annotated in torch
         q, k, v, summaries.keys, summaries.values, plan
     )
@@ -113,7 +118,7 @@ class _WindowedSoftmax(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_derivatives_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, summary_k, summary_v, *kept = ctx.saved_tensors
         kept.reverse()

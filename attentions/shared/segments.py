@@ -1,11 +1,13 @@
-"""Means over contiguous segments of the valid tokens: the landmarks of Nyström attention and LARA.
+"""Means over contiguous segments of the tokens: the landmarks of Nyström attention and LARA.
 
-n valid tokens are cut into r segments as equal as can be: the first r - n mod r have floor(n / r)
-tokens, the others one more. With n < r that rule leaves the first r - n segments empty and gives
+n positions are cut into r segments as equal as can be: the first r - n mod r have floor(n / r)
+positions, the others one more. With n < r that rule leaves the first r - n segments empty and gives
 every token a segment of its own, so that its mean is the token itself.
 
-Which tokens are valid differs from row to row of a batch, so with a mask the means are products
-with an averaging matrix (r, L), and without one they are means over views of the tokens.
+A masked token keeps its position and has no part in the mean of its segment; n is the position of
+the last valid token, so that padding behind it moves no segment. As that differs from row to row of
+a batch, with a mask the means are products with an averaging matrix (r, L), and without one they
+are means over views of the tokens.
 """
 
 from __future__ import annotations
@@ -13,38 +15,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-
-def averaging_matrix(mask: Tensor, segments: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The definition of the segments, as weights of the tokens.
-
-    Args:
-        mask: (B, L) bool, True where a token is valid.
-        segments: at most this many; never more than L.
-        dtype: of the matrix.
-
-    Returns:
-        (B, 1, r, L), whose product with tokens (B, H, L, D) are the means of the r segments, zero
-        for an empty one; and (B, 1, r), how many tokens each has.
-    """
-    length = mask.shape[-1]
-    r = min(segments, length)
-    count = mask.sum(-1, keepdim=True)
-    short = r - count % r
-    size = count // r
-    rank = mask.cumsum(-1) - 1
-    beyond = rank - short * size
-    segment = torch.where(beyond < 0, rank // size.clamp(min=1), short + beyond // (size + 1))
-    inside = segment[:, None, :] == torch.arange(r, device=mask.device)[:, None]
-    inside = (inside & mask[:, None, :])[:, None]
-    sizes = inside.sum(-1)
-    return inside.to(dtype) / sizes.clamp(min=1)[..., None], sizes
+from attentions.shared.averaging import segment_averaging
 
 
 class Segments:
     """The segments of one batch of sequences: their means, and the gradient that these hand back.
 
-    ``filled`` (B, 1, r) is True where a segment has tokens, ``empty`` (B, 1, 1) where the row has
-    none at all and ``single`` (B, 1, 1) where no segment has more than one; None without a mask.
+    ``filled`` (B, 1, r) is True where a segment has valid tokens, ``empty`` (B, 1, 1) where the row
+    has none at all and ``single`` (B, 1, 1) where no segment has more than one; None without a
+    mask.
     """
 
     def __init__(
@@ -60,7 +39,7 @@ class Segments:
         self.matrix: Tensor | None = None
         self.filled: Tensor | None = None
         if mask is not None:
-            self.matrix, sizes = averaging_matrix(mask, segments, dtype or torch.float32)
+            self.matrix, sizes = segment_averaging(mask, segments, dtype or torch.float32)
             self.filled = sizes > 0
             self.empty = ~self.filled.any(-1, keepdim=True)
             self.single = sizes.amax(-1, keepdim=True) <= 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attentions.exact import exact_softmax
-from attentions.masks import visible
+from attentions.shared.autocast import without_autocast
+from attentions.shared.masks import visible
 from attentions.softmax import SoftmaxAttention, softmax_flops
 from cab import Attention, AttentionContext, AttentionShape, AttentionSpec
 
@@ -52,10 +52,18 @@ class ModifiedSoftmax(Attention):
         """See `cab.Attention.forward`."""
         if self.training or not self.switched.any():
             return self.plain(q, k, v, context)
-        modified = self.modified_map(q, k, self._seen(q, k, context), context).to(v.dtype) @ v
+        modified = self._modified(q, k, v, context)
         if self.switched.all():
             return modified
         return torch.where(self.switched[:, None, None], modified, self.plain(q, k, v, context))
+
+    @without_autocast
+    def _modified(
+        self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None
+    ) -> Tensor:
+        """Which keys are modified is decided by comparisons: in half precision it is others."""
+        weights = self.modified_map(q, k, self._seen(q, k, context), context)
+        return weights.to(v.dtype) @ v
 
     def _seen(self, q: Tensor, k: Tensor, context: AttentionContext | None) -> Tensor:
         """(B or 1, 1, Lq, Lk) bool."""
@@ -70,23 +78,31 @@ class ModifiedSoftmax(Attention):
         return softmax_flops(shape, causal=False)
 
 
-def wide_softmax(q: Tensor, k: Tensor, seen: Tensor) -> Tensor:
-    """(B, H, Lq, Lk) softmax weights in at least single precision: they are summed and compared."""
+def wide_scores(q: Tensor, k: Tensor) -> Tensor:
+    """(B, H, Lq, Lk) scores in at least single precision: their softmax is summed and compared."""
     wide = torch.promote_types(q.dtype, torch.float32)
-    return exact_softmax(q.to(wide), k.to(wide), seen)
+    return q.to(wide) @ k.to(wide).mT * q.shape[-1] ** -0.5
 
 
-def moved(weights: Tensor, source: Tensor, target: Tensor, kept: float) -> Tensor:
+def softmax_over(scores: Tensor, seen: Tensor) -> Tensor:
+    """Softmax weights over the keys where ``seen`` is True; zeros where that is none."""
+    return scores.masked_fill(~seen, -torch.inf).softmax(-1).masked_fill(~seen, 0.0)
+
+
+def moved(scores: Tensor, weights: Tensor, source: Tensor, target: Tensor, kept: float) -> Tensor:
     """Scale the weights of ``source`` by ``kept`` and spread what that frees over ``target``, in
-    proportion to the weights there. A row without weight in the target stays as it is.
+    proportion to the weights there. A row that sees no key of the target stays as it is.
+
+    The proportions are a softmax of their own: the weights of the target may be so small beside the
+    others that their sum underflows.
 
     Args:
-        weights: (B, H, Lq, Lk). source, target: bool, of the same shape or broadcast to it.
+        scores: (B, H, Lq, Lk), of which ``weights`` are the softmax.
+        weights: (B, H, Lq, Lk).
+        source, target: bool, of the same shape or broadcast to it; keys of ``target`` are seen.
         kept: factor between 0 and 1.
     """
-    from_source, to_target = weights * source, weights * target
-    receives = to_target.sum(-1, keepdim=True)
-    freed = (1 - kept) * from_source.sum(-1, keepdim=True)
-    share = freed / torch.where(receives > 0, receives, 1.0)
-    changed = weights - (1 - kept) * from_source + share * to_target
-    return torch.where(receives > 0, changed, weights)
+    from_source = (1 - kept) * weights * source
+    freed = from_source.sum(-1, keepdim=True)
+    changed = weights - from_source + freed * softmax_over(scores, target)
+    return torch.where(target.any(-1, keepdim=True), changed, weights)

@@ -26,6 +26,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from attentions.shared.compiled import uncompiled
+from attentions.shared.first_order import first_derivatives_only
+
 CHUNK = 32
 """Tokens; a power of two."""
 _BLOCK = 2**18
@@ -77,6 +80,7 @@ def exponential_kernel(rate: Tensor, amplitude: Tensor, skip: Tensor) -> Exponen
     )
 
 
+@uncompiled
 def gelu_convolution(u: Tensor, kernel: ExponentialKernel) -> Tensor:
     """GELU of the convolution of (B, H, L, D) inputs over L; channel e is dimension e % D of head
     e // D. In float32 or float64.
@@ -114,6 +118,7 @@ class _GeluConvolution(torch.autograd.Function):
         return out
 
     @staticmethod
+    @first_derivatives_only
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         u, *tables = ctx.saved_tensors
         grad_u, grad_tables = torch.empty_like(u), [torch.empty_like(x) for x in tables]

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attentions.shared.first_order import first_derivatives_only
+
 
 def softmax_means(
     logits: Tensor, values: Tensor, mask: Tensor | None = None
@@ -55,6 +57,7 @@ class _SoftmaxMeans(torch.autograd.Function):
         return means, mass
 
     @staticmethod
+    @first_derivatives_only
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
         weights, values, means = ctx.saved_tensors
         grad_means, grad_mass = gradients

@@ -21,11 +21,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from attentions.autocast import without_autocast
-from cab import AttentionContext, AttentionShape
+from attentions.shared.autocast import without_autocast
+from attentions.shared.first_order import first_derivatives_only
+from cab import AttentionShape
 
 _CHUNK = 64
 """Keys between two prefix sums."""
@@ -82,14 +82,6 @@ def linear_attention_flops(
     return sums + within if causal else sums
 
 
-def zero_masked(context: AttentionContext | None, *inputs: Tensor) -> tuple[Tensor, ...]:
-    """(B, H, Lk, ...) tensors with zeros in the place of masked keys, whatever was there."""
-    if context is None or context.key_mask is None:
-        return inputs
-    masked = ~context.key_mask[:, None, :, None]
-    return tuple(x.masked_fill(masked, 0.0) for x in inputs)
-
-
 def turned_features(x: Tensor, angles: Tensor) -> Tensor:
     """(B, H, L, 2 R) features [x cos a, x sin a] of (B, H, L, R) and angles (B or 1, L)."""
     angles = angles[:, None, :, None]
@@ -142,7 +134,7 @@ class _Noncausal(torch.autograd.Function):
         return out, total
 
     @staticmethod
-    @once_differentiable
+    @first_derivatives_only
     @without_autocast
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, turn_q, turn_k, out, total, values, sums = ctx.saved_tensors
@@ -197,7 +189,7 @@ class _Causal(torch.autograd.Function):
         return out, total
 
     @staticmethod
-    @once_differentiable
+    @first_derivatives_only
     @without_autocast
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, turn_q, turn_k, out, total, *before = ctx.saved_tensors

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from attentions.autocast import without_autocast
+from attentions.shared.autocast import without_autocast
+from attentions.shared.first_order import first_derivatives_only
 
 
 def work_dtype(x: Tensor) -> torch.dtype:
@@ -42,10 +42,10 @@ class _EluFeatures(torch.autograd.Function):
         return features
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (features,) = ctx.saved_tensors
-        # The slope is exp(x) where x < 0, which is the feature itself, and 1 elsewhere.
+        # The slope is exp(x) where x < 0, which is the feature itself, and 1 elsewhere. As features
+        # are the output, autograd can differentiate this again.
         return features.clamp(max=1.0).mul_(grad)
 
 
@@ -121,7 +121,7 @@ class _PositiveFeatures(torch.autograd.Function):
         return queries, keys
 
     @staticmethod
-    @once_differentiable
+    @first_derivatives_only
     @without_autocast
     def backward(ctx: Any, dqueries: Tensor, dkeys: Tensor) -> tuple[Tensor | None, ...]:
         queries, keys, k, directions = ctx.saved_tensors

@@ -1,0 +1,1 @@
+"""Engines that several mechanisms are made of; nothing here is an entry."""
