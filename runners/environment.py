@@ -10,8 +10,6 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import torch
-
 _PACKAGES = ("torch", "triton", "numpy", "pyarrow")
 
 
@@ -29,7 +27,11 @@ def cpu_name() -> str:
 
 def device_name(device: str) -> str:
     """Model name of the processor that runs the cell."""
-    return torch.cuda.get_device_name() if device == "cuda" else cpu_name()
+    if device != "cuda":
+        return cpu_name()
+    import torch
+
+    return torch.cuda.get_device_name()
 
 
 def available_cores() -> int:
@@ -41,6 +43,8 @@ def available_cores() -> int:
 
 def environment(device: str) -> str:
     """JSON object: versions, processor, governor, driver, thread settings."""
+    import torch
+
     facts: dict[str, object] = {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}",
@@ -71,7 +75,9 @@ def environment(device: str) -> str:
 
 @lru_cache(maxsize=1)
 def git_commit() -> str | None:
-    """Commit of the suite's own checkout, ``-dirty`` where files differ; None when installed."""
+    """Commit of the suite's own checkout, ``-dirty`` where files other than results differ; None
+    when installed.
+    """
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
@@ -84,6 +90,6 @@ def git_commit() -> str | None:
 
     try:
         commit = git("rev-parse", "HEAD")
-        return f"{commit}-dirty" if git("status", "--porcelain") else commit
+        return f"{commit}-dirty" if git("status", "--porcelain", "--", ".", ":!results") else commit
     except (OSError, subprocess.CalledProcessError):
         return None

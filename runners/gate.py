@@ -1,32 +1,165 @@
-"""Before minutes are spent on a candidate: does it keep the contract on this pattern?"""
+"""Before minutes are spent on a candidate: does it keep the contract on its patterns?
+
+The project's own entries are held to it by the test suite. A candidate from outside is examined
+once for each pattern and set of options, before anything is trained, in a process of its own
+(`runners.probe`), since it may hang or die. Cells of what has passed say so to their workers
+through the environment, by the hash of the code that was examined; a worker that finds other code,
+or no word, examines it itself.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from cab.cell import Cell
 from cab.checks import run_checks
-from cab.errors import ContractError
-from cab.info import AttentionInfo, OptionValue
+from cab.code_hash import attention_hash
+from cab.own_code import safe_environment, safe_python
 from cab.patterns import Pattern
 from cab.registries import ATTENTIONS
-from cab.registry import Entry
+from runners.outcome import InvalidError
+
+PATIENCE = 300.0
+"""Seconds that an examination on one pattern may take"""
 
 _OWN_PACKAGE = "attentions."
+_PASSED = "CAB_CHECKED"
 
 
-def require_contract(
-    entry: Entry[AttentionInfo], pattern: Pattern, options: Mapping[str, OptionValue]
-) -> None:
-    """Hold a candidate from outside this project to the attention contract.
+@dataclass(frozen=True)
+class Rejection:
+    """A candidate that breaks the contract on a pattern."""
 
-    The project's own entries are held to it by the test suite.
+    attention: str
+    target: str
+    pattern: str
+    violations: Mapping[str, str]
+    """By the name of the rule"""
+
+    def lines(self) -> list[str]:
+        """One for each broken rule."""
+        return [
+            f"{self.attention} breaks the attention contract on {self.pattern}: {rule}: {what}"
+            for rule, what in self.violations.items()
+        ]
+
+
+def require_contract(cell: Cell) -> None:
+    """Hold a cell's candidate to the attention contract, unless whoever planned it has.
 
     Raises:
-        ContractError: it breaks a rule; names the rule and the size of the violation.
+        InvalidError: it breaks a rule; names the rule and the size of the violation.
     """
-    if entry.target.startswith(_OWN_PACKAGE):
+    if is_own(cell.target):
         return
-    violations = run_checks(ATTENTIONS.load(entry), pattern, options)
+    same_code = attention_hash(cell.target, cell.kind) == cell.attention_hash
+    if same_code and _key(cell) in os.environ.get(_PASSED, "").split(","):
+        return
+    candidate = ATTENTIONS.class_at(cell.target)
+    violations = run_checks(candidate, Pattern.parse(cell.pattern), cell.options)
     if violations:
         first = "; ".join(f"{rule}: {what}" for rule, what in violations.items())
-        raise ContractError(f"breaks the attention contract on {pattern} ({first})")
+        raise InvalidError(f"breaks the attention contract on {cell.pattern} ({first})")
+
+
+def examine_candidates(cells: Sequence[Cell], patience: float = PATIENCE) -> list[Rejection]:
+    """Examine every candidate from outside that the cells measure, once for each pattern and set of
+    options; what passes is not examined again by workers that inherit this environment.
+
+    Args:
+        cells: that are about to run.
+        patience: seconds for one pattern, after which a candidate is rejected.
+    """
+    waiting = {_key(cell): cell for cell in cells if not is_own(cell.target)}
+    rejected = []
+    for cell in waiting.values():
+        violations = _examine(cell, patience)
+        if violations:
+            rejected.append(Rejection(cell.attention, cell.target, cell.pattern, violations))
+        else:
+            note_passed(cell)
+    return rejected
+
+
+def to_examine(cells: Sequence[Cell]) -> list[str]:
+    """Names and patterns of the candidates from outside."""
+    return list(
+        dict.fromkeys(f"{c.attention} on {c.pattern}" for c in cells if not is_own(c.target))
+    )
+
+
+def note_passed(cell: Cell) -> None:
+    """Let workers of this process know that a cell's candidate keeps the contract."""
+    known = [word for word in os.environ.get(_PASSED, "").split(",") if word]
+    os.environ[_PASSED] = ",".join(dict.fromkeys([*known, _key(cell)]))
+
+
+def _examine(cell: Cell, patience: float) -> dict[str, str]:
+    """Violations by the name of the rule, as another process finds them."""
+    reader, writer = os.pipe()
+    with subprocess.Popen(
+        safe_python("-m", "runners.probe", str(writer)),
+        env=safe_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=(writer,),
+        start_new_session=True,
+    ) as process:
+        os.close(writer)
+        try:
+            assert process.stdin is not None
+            process.stdin.write(cell.to_json().encode() + b"\n")
+            process.stdin.flush()
+            words = _read(reader, patience)
+        except BrokenPipeError:
+            words = b""
+        finally:
+            os.close(reader)
+            _end(process)
+    if words is None:
+        return {"time": f"the examination had not ended after {patience:.0f} s"}
+    if words.count(b"\n") > 1:
+        return {"end": "wrote into the result of its own examination"}
+    try:
+        found = json.loads(words)
+        return {str(rule): str(what) for rule, what in found.items()}
+    except (ValueError, AttributeError):
+        return {"end": f"the process that examined it ended with code {process.returncode}"}
+
+
+def _read(reader: int, patience: float) -> bytes | None:
+    """Everything up to the end of the stream; None if that takes too long."""
+    words, deadline = b"", time.monotonic() + patience
+    while True:
+        if not select.select([reader], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            return None
+        chunk = os.read(reader, 1 << 16)
+        if not chunk:
+            return words
+        words += chunk
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Nothing that it started goes on."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def is_own(target: str) -> bool:
+    """Whether a class comes with the suite, whose tests hold it to the contract."""
+    return target.startswith(_OWN_PACKAGE)
+
+
+def _key(cell: Cell) -> str:
+    content = [cell.attention_hash, cell.pattern, dict(cell.options)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from cab.errors import UnsupportedPatternError
+from cab.errors import ContractError, UnsupportedPatternError
 from cab.schema import Status
 
 
@@ -14,6 +14,14 @@ class DivergedError(Exception):
 
 class UnsupportedError(Exception):
     """The candidate cannot run this cell, by rule or by its own word."""
+
+
+class DisturbedError(Exception):
+    """What else the machine did leaves no judgement of a measurement; it is to be repeated."""
+
+
+class InvalidError(ContractError):
+    """The candidate breaks the attention contract in a quality cell: its numbers mean nothing."""
 
 
 _OOM_WORDS = ("can't allocate memory", "out of memory", "cannot allocate memory")
@@ -29,6 +37,8 @@ def status_of(error: BaseException) -> Status:
         return Status.DIVERGED
     if isinstance(error, UnsupportedError | UnsupportedPatternError | NotImplementedError):
         return Status.UNSUPPORTED
+    if isinstance(error, ContractError):
+        return Status.INVALID
     return Status.ERROR
 
 

@@ -1,31 +1,30 @@
-"""The quality runner: trains a backbone with the candidate in its slots and tests it.
-
-Two candidates under one seed share everything but the candidate: the initial shared weights, the
-order of the data, the dropout masks. Differences can therefore be paired by seed.
-"""
+"""The quality runner: what an experiment gives, as rows, samples and a witness."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from cab import Pattern, Scale, Slots, Task
+from cab import Pattern, Scale, Task, seeds
 from cab.artifact import Artifact
 from cab.cell import Cell
 from cab.registries import ATTENTIONS, TASKS
 from cab.schema import Row
 from runners.analysis.analyse import ANALYSES, analyse
-from runners.calibration import switch_off, switch_on
+from runners.experiment import Experiment
 from runners.gate import require_contract
-from runners.outcome import DivergedError, UnsupportedError
+from runners.guard.guard import guard_built, guard_trained, watching
+from runners.outcome import DivergedError
 from runners.replicas import joined
 from runners.report import Report
 from runners.rows import measured, row_template
-from runners.training import evaluate, train
+from runners.training import Trained
+from runners.witness.recording import Witnessing, witness_row
 
 
 def run_quality(cell: Cell, report: Report) -> None:
@@ -34,88 +33,72 @@ def run_quality(cell: Cell, report: Report) -> None:
     Raises:
         UnsupportedError: the candidate exceeds the task's parameter budget.
         DivergedError: the loss became infinite or not a number.
-        ContractError: a candidate from outside breaks the contract on this pattern.
+        InvalidError: the candidate breaks the contract, by itself or in this model.
     """
-    pattern = Pattern.parse(cell.pattern)
-    entry = ATTENTIONS.resolve(cell.target)
-    candidate = ATTENTIONS.load(entry)
-    require_contract(entry, pattern, cell.options)
-    task_class = TASKS.load(TASKS.resolve(cell.task_target))
-    task: Task = task_class(
-        pattern, Scale(cell.scale), Path(cell.data_dir) if cell.data_dir else None
-    )
-    softmax = ATTENTIONS.load(ATTENTIONS.resolve("softmax"))
-
+    experiment = experiment_of(cell)
+    task, slots = experiment.task, experiment.slots
     with joined(cell.device) as replicas:
-        slots = Slots(pattern, candidate, softmax, cell.options, cell.seed)
-        torch.manual_seed(cell.seed)
-        model = task.build(slots).to(cell.device)
-        added, total = _within_budget(task, model, slots)
-        switch_off(slots.candidates)
-        trained = train(task, model, slots.candidates, cell.seed, report, replicas)
+        experiment.build()
+        if not replicas.rank:
+            guard_built(task, experiment.model, slots.candidates, cell.seed)
+        witnessing = Witnessing(cell, experiment)
+        trained = experiment.train(report, replicas, witnessing)
     if replicas.rank:
         return
-    validation = switch_on(task, model, slots.candidates, cell.seed) or trained.validation
-    scores = evaluate(task, model, "test", cell.seed, task.recipe)
+    model, candidates = experiment.model, slots.candidates
+    validation = experiment.modify(trained)
+    with watching(candidates) as calls:
+        scores = experiment.test()
+    guard_trained(task, model, candidates, calls, experiment.parameters_added)
     template = row_template(cell)
     template.dataset, template.backbone = task.dataset, task.backbone
-    template.parameters_total, template.parameters_attention = total, added
+    template.parameters_total = experiment.parameters_total
+    template.parameters_attention = experiment.parameters_added
     recipe = task.recipe
     template.train_steps, template.batch = trained.steps, recipe.batch_size * recipe.accumulate
     template.length_q, template.length_k = task.length()
     template.dtype = recipe.precision
     rows = _score_rows(task, template, scores, "test")
     rows += _score_rows(task, template, validation, "validation")
-    rows += _reference_rows(task, template, cell.seed)
-    rows += _analysis_rows(template, analyse(task, model, slots.candidates, cell.device))
-    rows.append(
-        measured(
-            template,
-            phase="train",
-            metric="train_time",
-            value=trained.seconds,
-            unit="s",
-            higher_is_better=False,
-        )
-    )
-    if trained.losses:
-        rows.append(
-            measured(
-                template,
-                phase="train",
-                metric="train_loss",
-                value=trained.losses[-1],
-                unit="loss",
-                higher_is_better=False,
-                samples=trained.losses,
-            )
-        )
+    rows += _reference_rows(task, template, experiment.references())
+    rows += _analysis_rows(template, analyse(task, model, candidates, cell.device))
+    rows += _training_rows(template, trained)
+    rows.append(witness_row(template, witnessing.witness()))
     report(done=1.0, rows=rows, artifacts=_artifacts(task, model, cell.seed))
 
 
-def _within_budget(task: Task, model: nn.Module, slots: Slots) -> tuple[int, int]:
-    """Parameters that the candidate adds, and all.
+def experiment_of(cell: Cell) -> Experiment:
+    """What a quality cell asks for, with its data loaded and nothing built.
 
     Raises:
-        UnsupportedError: it adds too many.
+        InvalidError: a candidate from outside breaks the contract on this pattern.
     """
-    added = sum(p.numel() for module in slots.candidates for p in module.parameters())
-    total = sum(p.numel() for p in model.parameters())
-    budget = task.parameter_budget
-    if budget is not None and added > budget * (total - added):
-        raise UnsupportedError(
-            f"the attention adds {added} parameters to a backbone of {total - added}; the budget "
-            f"is {budget:.0%}"
+    pattern = Pattern.parse(cell.pattern)
+    candidate = ATTENTIONS.class_at(cell.target)
+    require_contract(cell)
+    task_class = TASKS.class_at(cell.task_target)
+    data_dir = Path(cell.data_dir) if cell.data_dir else None
+    task: Task = task_class(pattern, Scale(cell.scale), data_dir)
+    softmax = ATTENTIONS.class_at(cell.softmax_target)
+    return Experiment(task, pattern, candidate, softmax, cell.options, cell.seed, cell.device)
+
+
+def _training_rows(template: Row, trained: Trained) -> list[Row]:
+    here = replace(template, phase="train", higher_is_better=False)
+    rows = [measured(here, metric="train_time", value=trained.seconds, unit="s")]
+    if trained.losses:
+        last = trained.losses[-1]
+        rows.append(
+            measured(here, metric="train_loss", value=last, unit="loss", samples=trained.losses)
         )
-    return added, total
+    return rows
 
 
-@torch.no_grad()
-def _reference_rows(task: Task, template: Row, seed: int) -> list[Row]:
+def _reference_rows(task: Task, template: Row, values: Mapping[str, float]) -> list[Row]:
     """What the test scores of this seed are read against: ``metric@reference``."""
     declared = {reference.name: reference for reference in task.info.references}
     rows = []
-    for name, value in task.references(seed).items():
+    for name, value in values.items():
         metric = task.info.metric(declared[name].metric)
         rows.append(
             measured(
@@ -153,8 +136,8 @@ def _artifacts(task: Task, model: nn.Module, seed: int) -> list[Artifact]:
         return []
     model.eval()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return task.artifacts(model, seed)
+        torch.manual_seed(seeds.derive(seed, "evaluation", "artifacts"))
+        return task.artifacts(model, task.evaluation_seed(seed))
 
 
 def _score_rows(task: Task, template: Row, scores: dict[str, float], split: str) -> list[Row]:

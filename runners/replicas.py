@@ -7,22 +7,21 @@ trains on its share, so a step stays what the recipe says however many processes
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 import torch
 from torch import distributed, nn
 
-from cab.cell import Cell
+from cab.own_code import safe_environment, safe_python
+from cab.schema import Status
 from runners.outcome import UnsupportedError
+from runners.protocol import End, Job, Progress, message_of
 
 _PATIENCE = timedelta(hours=2)
 """The others wait for the first process while it evaluates."""
@@ -85,37 +84,39 @@ def joined(device: str) -> Iterator[Replicas]:
         distributed.destroy_process_group()
 
 
-def start_others(cell: Cell, count: int, on_failure: Callable[[str, str], Any]) -> None:
+def start_others(job: Job, on_failure: Callable[[End], None]) -> None:
     """Start the processes of all ranks but this one's, which becomes rank 0.
 
-    They end with this process. If one of them fails, ``on_failure`` gets its status and message.
+    They end with this process. If one of them fails, ``on_failure`` gets its end.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    count = job.replicas
     place = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ.update(place, RANK="0")
     for rank in range(1, count):
         process = subprocess.Popen(
-            [sys.executable, "-m", "runners.replica"],
+            safe_python("-m", "runners.replica"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "RANK": str(rank)},
+            env=safe_environment(RANK=str(rank)),
             text=True,
         )
         assert process.stdin is not None
-        process.stdin.write(cell.to_json() + "\n")
+        process.stdin.write(job.to_line() + "\n")
         process.stdin.flush()
         threading.Thread(target=_watch, args=(process, on_failure), daemon=True).start()
 
 
-def _watch(process: subprocess.Popen[str], on_failure: Callable[[str, str], Any]) -> None:
+def _watch(process: subprocess.Popen[str], on_failure: Callable[[End], None]) -> None:
     assert process.stdout is not None
     words = process.stdout.read()
     if process.wait() == 0:
         return
-    try:
-        end = json.loads(words.splitlines()[-1])
-        on_failure(end["status"], end["message"])
-    except (IndexError, ValueError, KeyError, TypeError):
-        on_failure("error", f"a replica exited with code {process.returncode}")
+    end: Progress | End | None = None
+    with contextlib.suppress(IndexError, ValueError):  # it died before it could say why
+        end = message_of(words.splitlines()[-1])
+    if not isinstance(end, End):
+        end = End(Status.ERROR, f"a replica exited with code {process.returncode}")
+    on_failure(end)

@@ -7,8 +7,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-import torch
-
 from cab.cell import Cell
 from cab.schema import Row, Status
 from runners.environment import device_name, environment, git_commit
@@ -30,13 +28,14 @@ def identity(cell: Cell) -> Row:
         scale=cell.scale,
         seed=cell.seed,
         device=cell.device,
-        label="self-reported",
         suite_version=cell.suite_version,
     )
 
 
 def row_template(cell: Cell) -> Row:
     """A row with the fields that the cell and this process determine."""
+    import torch
+
     return replace(
         identity(cell),
         device_name=device_name(cell.device),

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from cab import Attention, Batch, Recipe, Task
+from cab import Attention, Batch, Recipe, Task, seeds
 from cab.task_contract import Split
+from runners.observer import UNSEEN, Observer
 from runners.outcome import DivergedError
 from runners.replicas import Replicas
 from runners.report import Report
@@ -31,7 +32,7 @@ class Trained:
     seconds: float
     """Wall time of the optimisation, evaluations excluded."""
     losses: list[float]
-    """Training loss at about fifty points."""
+    """Training loss at about fifty points, auxiliary losses excluded."""
     validation: dict[str, float]
 
 
@@ -42,18 +43,23 @@ def train(
     seed: int,
     report: Report,
     replicas: Replicas = ALONE,
+    observer: Observer = UNSEEN,
 ) -> Trained:
     """Train by the task's recipe and leave the model at its best validation checkpoint.
 
     Where several processes train together, that of rank 0 evaluates and chooses; the models of the
     others are left at the last step.
+
+    Raises:
+        DivergedError: a loss became infinite or not a number.
     """
     recipe = task.recipe
     if not any(p.requires_grad for p in model.parameters()):
         return Trained(0, 0.0, [], evaluate(task, model, "validation", seed, recipe))
     optimiser = make_optimiser(model, candidates, recipe)
     averaged = copy.deepcopy(model).requires_grad_(False) if recipe.averaging else model
-    draws = torch.Generator().manual_seed(seed)
+    draws = seeds.generator(seed, "data")
+    device = next(model.parameters()).device
     marks = {round(recipe.steps * (i + 1) / recipe.evaluations) for i in range(recipe.evaluations)}
     metric = task.info.metrics[0]
     best: Trained | None = None
@@ -66,8 +72,9 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = min(learning_rate(recipe, step), group.get("max_lr", math.inf))
         # A candidate that draws random numbers must not shift the dropout masks of later steps.
-        torch.manual_seed(seed * 1_000_003 + step + replicas.rank * 1_000_000_007)
-        value = _accumulate(task, model, candidates, draws, replicas)
+        _seed(seeds.derive(seed, "dropout", step, replicas.rank), device)
+        value = _accumulate(task, model, candidates, draws, replicas, observer)
+        observer.loss(step, value)
         if not math.isfinite(value):
             raise DivergedError(f"the training loss is {value} at step {step} of {recipe.steps}")
         nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
@@ -102,26 +109,52 @@ def _accumulate(
     candidates: list[Attention],
     draws: torch.Generator,
     replicas: Replicas,
+    observer: Observer,
 ) -> float:
-    """Add the gradients of a step's batches; gives their mean loss."""
+    """Add the gradients of a step's batches; gives the mean of the task's loss over them."""
     recipe = task.recipe
     device = next(model.parameters()).device
     share = replicas.share(recipe.accumulate)
     total = 0.0
     for number in range(recipe.accumulate):
         drawn = task.training_batch(draws)
+        observer.batch(drawn)
         if number not in share:
             continue
         batch = to_device(drawn, device)
         with autocast(device, recipe):
             loss = task.loss(model, batch)
-            for module in candidates:
-                extra = module.auxiliary_loss()
-                loss = loss if extra is None else loss + extra
-        (loss / recipe.accumulate).backward()
+            extra = auxiliary_loss(candidates)
+        # What a candidate adds is for the gradient alone: the losses that are reported are the
+        # task's.
+        (loss if extra is None else loss + extra).div(recipe.accumulate).backward()
         total += loss.item()
     replicas.sum_gradients(model)
     return replicas.sum(total, device) / recipe.accumulate
+
+
+def auxiliary_loss(candidates: list[Attention]) -> Tensor | None:
+    """What the candidates ask to be added to the loss that is minimised; it is never reported.
+
+    Raises:
+        DivergedError: it is infinite or not a number.
+    """
+    terms = [extra for module in candidates if (extra := module.auxiliary_loss()) is not None]
+    if not terms:
+        return None
+    total = torch.stack([term.reshape(()) for term in terms]).sum()
+    if not math.isfinite(total.item()):
+        raise DivergedError(f"the auxiliary loss is {total.item()}")
+    return total
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """As `torch.manual_seed` does it, which takes a millisecond to look after devices that this
+    process does not use.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 @torch.no_grad()
@@ -145,11 +178,14 @@ def make_optimiser(
     groups: list[dict[str, Any]] = [g for module in candidates for g in module.parameter_groups()]
     special = {id(p) for group in groups for p in group["params"]}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in special]
+    everything = [*rest, *(p for group in groups for p in group["params"])]
     return torch.optim.AdamW(
         [{"params": rest}, *groups] if rest else groups,
         lr=recipe.learning_rate,
         betas=recipe.betas,
         weight_decay=recipe.weight_decay,
+        # One pass over all weights; it does not know complex ones.
+        fused=all(p.is_floating_point() for p in everything),
     )
 
 
@@ -171,12 +207,21 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 def evaluate(
     task: Task, model: nn.Module, split: Split, seed: int, recipe: Recipe
 ) -> dict[str, float]:
-    """Every metric on a split, in eval mode; torch's random state stays as it was."""
+    """Every metric on a split, in eval mode; torch's random state stays as it was.
+
+    Args:
+        task: with the split's data.
+        model: is left in eval mode.
+        split: validation or test.
+        seed: of the run, which the task may not have its evaluations depend on.
+        recipe: for its precision.
+    """
+    drawing = task.evaluation_seed(seed)
     model.eval()
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     with torch.random.fork_rng(devices=[]), autocast(device, recipe):
-        torch.manual_seed(seed)
-        return task.evaluate(model, split, seed)
+        torch.manual_seed(seeds.derive(drawing, "evaluation", split))
+        return task.evaluate(model, split, drawing)
 
 
 @contextlib.contextmanager

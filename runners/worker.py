@@ -1,93 +1,83 @@
-"""One cell in a process of its own: ``python -m runners.worker EVENTS_FD``.
+"""One cell in a process of its own; `runners.protocol` says how it is told what, and tells it.
 
-The cell comes as one line of JSON on standard input, which then stays open: when it closes, the
-parent is gone and the worker ends at once, so nothing keeps running after a kill. Events go to the
-file descriptor as lines of JSON: ``{"done": 0.4, "loss": 1.2}``, with ``rows`` and ``artifacts``
-where there are any, and last ``{"status": "ok"}`` or another end with a message. What the cell
-prints goes to the log.
+A worker is forked by `runners.executors.server`, or started anew as
+``python -P -m runners.worker EVENTS_FD``. What the cell prints goes to the log.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import threading
 import traceback
-from typing import Any
+from typing import IO
 
-from cab.artifact import Artifact
-from cab.cell import Cell
-from cab.schema import Row, Status
-from runners.artifacts import to_json
+from cab.schema import Status
+from cab.streams import make_legible
+from runners.protocol import REPLAY, End, Job, Sender, end_with_parent
 from runners.report import Report
 
 
 def main() -> None:
-    """Run the cell on standard input."""
-    events = os.fdopen(int(sys.argv[1]), "w", buffering=1)
-    cell = Cell.from_json(sys.stdin.readline())
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    """Do the job on standard input."""
+    work(int(sys.argv[1]), sys.stdin)
 
-    def send(event: dict[str, Any]) -> None:
-        print(json.dumps(event, default=str), file=events)
 
-    def report(
-        *,
-        done: float,
-        loss: float | None = None,
-        rows: list[Row] | None = None,
-        artifacts: list[Artifact] | None = None,
-    ) -> None:
-        send(
-            {
-                "done": done,
-                "loss": loss,
-                "rows": [row.as_dict() for row in rows or []],
-                "artifacts": [to_json(artifact) for artifact in artifacts or []],
-            }
-        )
+def work(events_fd: int, jobs: IO[str]) -> None:
+    """Do the next job; events go to a file descriptor.
 
-    def replica_failed(status: str, message: str) -> None:
+    Args:
+        events_fd: open for writing.
+        jobs: one line, then open for as long as the parent lives.
+    """
+    make_legible()
+    sender = Sender(events_fd)
+    job = Job.from_line(jobs.readline())
+    end_with_parent(jobs)
+
+    def replica_failed(end: End) -> None:
         # This process may wait for the lost one for ever.
-        send({"status": status, "message": message})
+        sender.send(end)
         os._exit(1)
 
     try:
-        replicas = int(os.environ.get("CAB_REPLICAS", "1"))
-        if replicas > 1 and cell.kind == "quality":
+        if job.replicas > 1 and job.cell.kind == "quality":
             from runners.replicas import start_others
 
-            start_others(cell, replicas, replica_failed)
-        run_cell(cell, report)
+            start_others(job, replica_failed)
+        run_job(job, sender.report)
     except BaseException as error:
-        from runners.outcome import describe, status_of
-
         traceback.print_exc()
-        send({"status": status_of(error).value, "message": describe(error)})
+        sender.send(End.of(error))
     else:
-        send({"status": Status.OK.value})
+        sender.send(End(Status.OK))
+    sender.close()
 
 
-def run_cell(cell: Cell, report: Report) -> None:
-    """Measure one cell in this process."""
+def run_job(job: Job, report: Report) -> None:
+    """Measure one cell in this process.
+
+    Raises:
+        RegistrationError: the code is not what the cell was planned with.
+    """
     import torch
 
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    from runners.same_code import require_same_code
+
+    cell = job.cell
+    torch.set_num_threads(job.threads)
+    # For processes that this one starts.
+    os.environ |= {"OMP_NUM_THREADS": str(job.threads), "MKL_NUM_THREADS": str(job.threads)}
+    require_same_code(cell)
     if cell.kind == "quality":
         from runners.quality import run_quality
+        from runners.witness.replay import replay
 
         torch.use_deterministic_algorithms(True, warn_only=True)
-        run_quality(cell, report)
+        (replay if job.action == REPLAY else run_quality)(cell, report)
     else:
         from runners.efficiency.runner import run_efficiency
 
         run_efficiency(cell, report)
-
-
-def _die_with_parent() -> None:
-    sys.stdin.read()
-    os._exit(1)
 
 
 if __name__ == "__main__":

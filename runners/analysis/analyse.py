@@ -7,14 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cab import Attention, Task
+from cab import Attention, Task, seeds
 from runners.analysis.calls import recorded
 from runners.analysis.maps import mean_statistics
 from runners.analysis.perturbation import loss_rises
 from runners.training import autocast, to_device
-
-SEED = 4_000_000
-"""Of the batch, far from the small seeds that training draws its batches from"""
 
 
 @dataclass(frozen=True)
@@ -50,10 +47,11 @@ def analyse(
         return {}
     model.eval()
     place = torch.device(device)
-    batch = to_device(task.training_batch(torch.Generator().manual_seed(SEED)), place)
+    batch = to_device(task.training_batch(seeds.generator(0, "analysis")), place)
 
     def loss() -> Tensor:
-        torch.manual_seed(SEED)  # a loss may draw, noise levels for example: the same every time
+        # A loss may draw, noise levels for example: the same every time.
+        torch.manual_seed(seeds.derive(0, "analysis", "loss"))
         with autocast(place, task.recipe):
             return task.loss(model, batch)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from cab import Attention
+from cab import Attention, seeds
 from runners.analysis.calls import changed_queries
 
 SIZES = (0.1, 0.5)
@@ -29,7 +29,7 @@ def loss_rises(loss: Callable[[], Tensor], modules: Sequence[Attention]) -> dict
     """
     with torch.enable_grad():
         clean, gradients = _gradients(loss, modules)
-    generator = torch.Generator().manual_seed(0)
+    generator = seeds.generator(0, "analysis", "disturbance")
     noise = {name: torch.randn(g.shape, generator=generator).to(g) for name, g in gradients.items()}
     rises = {}
     with torch.no_grad():

@@ -1,22 +1,14 @@
-"""Conditions of a measurement: pinned cores, what the GPU's clocks did, whether neighbours ran."""
+"""Conditions of a measurement: pinned cores, numeric settings, what the GPU's clocks did."""
 
 from __future__ import annotations
 
 import os
-import statistics
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 
 from runners.efficiency.nvml import nvml_of
 from runners.outcome import UnsupportedError
-
-NOISY_CORES = 0.25
-"""Cores that others kept busy; more than that and times say something about them."""
-NOISY_SPREAD = 0.15
-"""Interquartile range over median of a baseline's calls (torch.utils.benchmark warns from 0.1, of
-calls that are not taken in turns)."""
 
 
 def pin_threads(threads: int) -> dict[str, Any]:
@@ -73,17 +65,3 @@ def gpu_state(device: torch.device) -> dict[str, Any]:
         }
     except pynvml.NVMLError as error:
         return {"gpu_state": f"not available: {error}"}
-
-
-def relative_spread(samples: Sequence[float]) -> float | None:
-    """Interquartile range over median; None of fewer than four."""
-    if len(samples) < 4:
-        return None
-    low, middle, high = statistics.quantiles(samples, n=4, method="inclusive")
-    return (high - low) / middle if middle else None
-
-
-def is_noisy(others: float | None, spreads: Iterable[float | None]) -> bool:
-    """Whether the machine did too much else, or calls that should take the same did not."""
-    known = [s for s in spreads if s is not None]
-    return bool((others or 0.0) > NOISY_CORES or (known and max(known) > NOISY_SPREAD))

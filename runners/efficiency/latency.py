@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import random
+import statistics
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -58,11 +59,21 @@ class LatencySamples:
     """Spent in all"""
     sat_out: dict[str, str] = field(default_factory=dict)
     """Why a baseline was not timed"""
+    first_calls: dict[str, float] = field(default_factory=dict)
+    """Seconds of the first call of each contender"""
 
     @property
     def candidate(self) -> list[float]:
         """Of the candidate."""
         return self.samples[CANDIDATE]
+
+    @property
+    def compiling(self) -> float:
+        """Seconds by which first calls took longer than later ones."""
+        return sum(
+            max(0.0, took - statistics.median(self.samples[name]))
+            for name, took in self.first_calls.items()
+        )
 
     def ratios(self, baseline: str) -> list[float]:
         """Candidate over baseline, of the rounds that had both."""
@@ -120,11 +131,14 @@ def measure_latency(
     with _no_garbage_collection():
         first = timed("first", candidate)
         result.first_call = first.seconds if first.host_seconds is None else first.host_seconds
+        result.first_calls[CANDIDATE] = result.first_call
         del first
         spent = dict.fromkeys((CANDIDATE, *baselines), 0.0)
         for name, module in baselines.items():
+            started = perf_counter_ns()
             try:
                 timed("first", module)
+                result.first_calls[name] = (perf_counter_ns() - started) * 1e-9
             except Exception as error:
                 result.sat_out[name] = f"{type(error).__name__}: {error}"
             else:

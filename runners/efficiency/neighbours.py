@@ -1,10 +1,18 @@
-"""What else the machine did while something was timed."""
+"""What else the machine did while something was timed, and when that was too much."""
 
 from __future__ import annotations
 
 import os
+import statistics
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+NOISY_CORES = 0.25
+"""Cores that others kept busy; more than that and times say something about them."""
+NOISY_SPREAD = 0.15
+"""Interquartile range over median of a baseline's calls (torch.utils.benchmark warns from 0.1, of
+calls that are not taken in turns)."""
 
 _STAT = Path("/proc/stat")
 _BUSY = (0, 1, 2, 5, 6, 7)
@@ -31,6 +39,20 @@ class Neighbours:
             return None
         elapsed = time.perf_counter() - began
         return max(0.0, now_busy - busy - (_own_seconds() - own)) / elapsed
+
+
+def relative_spread(samples: Sequence[float]) -> float | None:
+    """Interquartile range over median; None of fewer than four."""
+    if len(samples) < 4:
+        return None
+    low, middle, high = statistics.quantiles(samples, n=4, method="inclusive")
+    return (high - low) / middle if middle else None
+
+
+def is_noisy(others: float | None, spreads: Iterable[float | None]) -> bool:
+    """Whether the machine did too much else, or calls that should take the same did not."""
+    known = [s for s in spreads if s is not None]
+    return bool((others or 0.0) > NOISY_CORES or (known and max(known) > NOISY_SPREAD))
 
 
 def _busy_seconds() -> float | None:

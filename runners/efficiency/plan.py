@@ -2,72 +2,114 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
+from cab.candidate import Candidate, candidate_of
 from cab.cell import Cell
+from cab.controls import BASELINE, BENCH_MEASURES
 from cab.errors import UsageError
+from cab.kernel_names import COMPILED, of_kernel
+from cab.patterns import Pattern
 from cab.registries import ATTENTIONS
+from cab.request import Request, resolve_request
+from runners.cells import CellFactory
 from runners.efficiency.calls import PHASES
 from runners.efficiency.settings import EfficiencySettings, dtype_name
-from runners.planner import Request, make_plan
+from runners.planner import Plan
 
-BASELINES = ("softmax", "softmax-exact")
-"""Timed in turns with every candidate, so that lengths from which it pays have a name to them."""
-MEASURES = ("latency", "memory", "energy")
+
+def bench_plan(
+    request: Request,
+    sweep: Sequence[EfficiencySettings],
+    machine: str,
+    baseline: str = BASELINE,
+    compiled: bool = False,
+) -> BenchPlan:
+    """One cell for each candidate, pattern, process and geometry; the baseline is timed in its
+    turns.
+
+    Args:
+        request: whose seeds are processes.
+        sweep: sizes and budgets, one for each geometry.
+        machine: processor and threads.
+        baseline: an id, a kernel of torch's (`cab.kernel_names`), ``file.py:Class`` or
+            ``module:Class``.
+        compiled: whether each candidate is measured a second time, as `torch.compile` makes it.
+
+    Raises:
+        UsageError and its kinds: as `cab.request.resolve_request`, of the baseline too; or nothing
+            is left to measure.
+    """
+    names = [of_kernel(name) for name in request.attentions]
+    lineup = resolve_request(replace(request, attentions=names))
+    beside = candidate_of(ATTENTIONS.resolve(of_kernel(baseline)), hashes=lineup.hashes)
+    for pattern in lineup.patterns:
+        beside.require(pattern)
+    make = CellFactory(lineup.device, machine, lineup.hashes, beside)
+    notes = list(lineup.notes)
+    cells: list[Cell] = []
+    for pattern, candidate in product(lineup.patterns, lineup.candidates):
+        if candidate.grade(pattern) is None:
+            continue
+        variants = [v for v in (False, True) if compiled or not v]
+        for settings, variant, seed in product(sweep, variants, range(lineup.seeds)):
+            phases = _phases(candidate, pattern, settings.phases, variant)
+            if not phases:
+                continue
+            cell = make.efficiency(candidate, pattern, lineup.scale, seed, BENCH_MEASURES)
+            own = replace(
+                settings,
+                phases=phases,
+                baselines=(_name_beside(beside, candidate),),
+                compiled=variant,
+            )
+            name = f"{candidate.id}{COMPILED}" if variant else candidate.id
+            cells.append(
+                replace(cell, attention=name, settings=own.to_mapping(), scale=label(settings))
+            )
+        notes += _left_out(candidate, pattern, sweep[0].phases, compiled)
+    lineup.hashes.save()
+    if not cells:
+        raise UsageError("nothing is left to measure: no candidate decodes on these patterns")
+    cells.sort(key=lambda cell: cell.seed)  # so that an interrupted sweep has every candidate
+    reached = {cell.pattern for cell in cells}
+    shown = [pattern for pattern in lineup.patterns if pattern.value in reached]
+    held = {
+        pattern: replace(
+            next(cell for cell in cells if cell.pattern == pattern.value),
+            attention=beside.id,
+            target=beside.target,
+            options=beside.options,
+            attention_hash=beside.hash("efficiency"),
+        )
+        for pattern in shown
+    }
+    plan = Plan(cells, list(dict.fromkeys(cell.attention for cell in cells)), shown, notes)
+    return BenchPlan(plan, list(held.values()), beside)
 
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """Cells, and what was asked for but cannot be had."""
+    """What is to be measured, and beside what."""
 
-    cells: list[Cell]
-    candidates: list[str]
-    notes: list[str]
+    plan: Plan
+    beside: Sequence[Cell]
+    """The baseline as if it were a candidate, one for each pattern: for who holds it to the
+    contract"""
+    baseline: Candidate
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Of the plan."""
+        return self.plan.cells
 
 
-def bench_plan(
-    attentions: Sequence[str],
-    patterns: Sequence[str],
-    settings: EfficiencySettings,
-    *,
-    processes: int,
-    device: str,
-    machine: str,
-    options: Mapping[str, str],
-    preset: str = "",
-) -> BenchPlan:
-    """One cell for each candidate, pattern and process.
-
-    Raises:
-        UsageError and its kinds: as for ``cab run``; or nothing is left to measure.
-    """
-    request = Request(
-        attentions=attentions,
-        patterns=patterns,
-        seeds=processes,
-        device=device,
-        measures=("latency", "memory"),
-        options=options,
-        preset=preset,
-    )
-    plan = make_plan(request, machine)
-    notes = list(plan.notes)
-    cells = []
-    for cell in plan.cells:
-        if cell.attention not in plan.candidates:
-            continue
-        phases = settings.phases
-        if "decode" in phases and not _decodes(cell):
-            phases = tuple(p for p in phases if p != "decode")
-            if cell.seed == 0:
-                notes.append(f"{cell.attention} does not decode on {cell.pattern}: left out")
-        if phases:
-            own = replace(settings, phases=phases).to_mapping()
-            cells.append(replace(cell, settings=own, scale=label(settings), measures=MEASURES))
-    if not cells:
-        raise UsageError("nothing is left to measure: no candidate decodes on these patterns")
-    return BenchPlan(cells, plan.candidates, notes)
+def _name_beside(baseline: Candidate, candidate: Candidate) -> str:
+    """Two versions of a class may bear one name; numbers of both stand in one row."""
+    same = baseline.id == candidate.id and baseline.target != candidate.target
+    return f"{baseline.id}-baseline" if same else baseline.id
 
 
 def label(settings: EfficiencySettings) -> str:
@@ -90,9 +132,21 @@ def phases_of(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(phase for phase in PHASES if phase in asked or not asked)
 
 
-def _decodes(cell: Cell) -> bool:
-    from cab.patterns import Pattern
+def _phases(
+    candidate: Candidate, pattern: Pattern, asked: Sequence[str], compiled: bool
+) -> tuple[str, ...]:
+    """Those asked for, but decoding where the candidate does not decode, or is compiled: a step is
+    a method of its own that `torch.compile` of the module leaves as it is.
+    """
+    decodes = not compiled and pattern.causal and "decode" in asked and candidate.load().decodes()
+    return tuple(phase for phase in asked if phase != "decode" or decodes)
 
-    if not Pattern.parse(cell.pattern).causal:
-        return False
-    return ATTENTIONS.load(ATTENTIONS.resolve(cell.target)).decodes()
+
+def _left_out(
+    candidate: Candidate, pattern: Pattern, asked: Sequence[str], compiled: bool
+) -> list[str]:
+    if "decode" not in asked:
+        return []
+    if "decode" not in _phases(candidate, pattern, asked, compiled=False):
+        return [f"{candidate.id} does not decode on {pattern}: left out"]
+    return [f"{candidate.id}{COMPILED}: decoding is not compiled, left out"] if compiled else []

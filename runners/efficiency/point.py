@@ -13,19 +13,20 @@ import torch
 
 from cab import Attention, AttentionShape
 from cab.cell import Cell
+from cab.cost_metrics import LATENCY, TRACED_MEMORY, of_baseline, ratio_to
 from cab.schema import Row
 from runners.efficiency.arithmetic import Reads, arithmetic, reads_of
 from runners.efficiency.calls import CallFactory
 from runners.efficiency.clock import Tampering
-from runners.efficiency.conditions import gpu_state, is_noisy, relative_spread
+from runners.efficiency.conditions import gpu_state
 from runners.efficiency.energy import Counter, energy_counter, idle_watts, measure_energy
 from runners.efficiency.graphs import GraphedCalls
 from runners.efficiency.judge import Judge
 from runners.efficiency.latency import LatencySamples, measure_latency
 from runners.efficiency.memory import peak_memory, reserved_memory
-from runners.efficiency.neighbours import Neighbours
+from runners.efficiency.neighbours import Neighbours, is_noisy, relative_spread
 from runners.efficiency.roofline import Roofline, measure_roofline, require_possible
-from runners.efficiency.settings import BASELINE, EfficiencySettings
+from runners.efficiency.settings import EfficiencySettings
 from runners.efficiency.trace import saved_bytes, state_bytes, traced_peak
 from runners.outcome import UnsupportedError
 from runners.rows import measured
@@ -52,18 +53,24 @@ class Bench:
     roofline: Roofline
     generator: torch.Generator
     order: random.Random
+    plain: Attention
+    """The candidate as it was written, where it is compiled; else itself"""
     last: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict)
     """Length and seconds of the last timed call, by contender and phase"""
     reads: Reads | None = None
+    traffic: tuple[int, int] = (0, 0)
+    """Length of the call that was traced for ``reads``, and the bytes that its operators moved"""
     counter: Counter | None = None
     idle: float = 0.0
+    compiling: float = 0.0
+    """Seconds by which first calls took longer than later ones: compilation and tuning, mostly"""
 
     def note(self, calls: CallFactory, samples: LatencySamples) -> None:
-        """Remember how long calls of this length took."""
+        """Remember how long calls of this length took where nothing held them up: it decides what
+        is tried at all, and a busy moment must not.
+        """
         for name, seconds in samples.samples.items():
-            self.last[name, calls.phase] = (
-                calls.length, statistics.median(seconds) * calls.tokens
-            )  # fmt: skip
+            self.last[name, calls.phase] = calls.length, min(seconds) * calls.tokens
 
     def expected_call(self, name: str, phase: str, length: int) -> float:
         """Seconds that a call may take: the last one's, times the growth of its operations."""
@@ -113,6 +120,7 @@ def measure_point(bench: Bench, row: Row, phase: str, length: int, share: float)
 
     Raises:
         ContractError: the output is wrong, the time impossible, or the measuring was tampered with.
+        DisturbedError: the time looks impossible, and others kept the machine busy.
         UnsupportedError: the mechanism cannot do this.
     """
     factory = GraphedCalls if bench.settings.graphs and phase != "decode" else CallFactory
@@ -159,6 +167,7 @@ def _latency(bench: Bench, row: Row, calls: CallFactory, share: float) -> Iterat
     verdict = bench.judge.check(samples.witness, decoding=phase == "decode")
     samples.witness = None
     bench.note(calls, samples)
+    bench.compiling += samples.compiling
 
     spreads = {name: relative_spread(s) for name, s in samples.samples.items()}
     facts: dict[str, object] = {
@@ -184,10 +193,8 @@ def _times(row: Row, samples: LatencySamples) -> Iterator[Row]:
     for name in samples.samples:
         if name == "candidate":
             continue
-        # The first baseline's ratio is the one that leaderboards show.
-        suffix = "" if name == BASELINE else f"_{name.replace('-', '_')}"
-        yield number(row, f"latency_{name.replace('-', '_')}", samples.samples[name], "s")
-        yield number(row, f"latency_ratio{suffix}", samples.ratios(name), "1")
+        yield number(row, of_baseline(LATENCY, name), samples.samples[name], "s")
+        yield number(row, ratio_to(name), samples.ratios(name), "1")
     if "candidate" in samples.host:
         yield number(row, "step_time", samples.host["candidate"], "s")
     yield number(row, "first_call", [samples.first_call], "s")
@@ -198,7 +205,8 @@ def _rates(bench: Bench, row: Row, calls: CallFactory, samples: LatencySamples) 
         shape = CallFactory(
             bench.settings, calls.length, "forward", bench.device, bench.generator, bench.order
         )
-        bench.reads, _ = reads_of(bench.candidate, shape.prepare(bench.candidate).inputs())
+        bench.reads, moved = reads_of(bench.plain, shape.prepare(bench.plain).inputs())
+        bench.traffic = calls.length, moved
     work = arithmetic(bench.candidate, calls, bench.reads)
     if work is None:
         return
@@ -207,6 +215,7 @@ def _rates(bench: Bench, row: Row, calls: CallFactory, samples: LatencySamples) 
         work,
         bench.roofline,
         lambda: measure_roofline(bench.device, bench.settings.dtype),
+        Neighbours().cores,
     )
     seconds = statistics.median(samples.candidate)
     yield number(row, "flops", [work.flops], "FLOP")
@@ -238,10 +247,14 @@ def _memory(bench: Bench, row: Row, calls: CallFactory) -> Iterator[Row]:
         for name, other in bench.baselines.items():
             if bench.expected_call(name, calls.phase, calls.length) > _TRACE_SECONDS / 4:
                 continue
-            metric = f"traced_memory_{name.replace('-', '_')}"
+            metric = of_baseline(TRACED_MEMORY, name)
             yield from _tried(row, metric, partial(_traced, calls, other))
+    if bench.settings.compiled:
+        return  # its operators are fused, and hooks on what it saves see other tensors
     if calls.phase == "forward" and quick:
-        _, traffic = reads_of(module, calls.prepare(module).inputs())
+        known, traffic = bench.traffic
+        if known != calls.length:
+            _, traffic = reads_of(module, calls.prepare(module).inputs())
         yield number(row, "traffic", [float(traffic)], "B")
     if calls.phase == "forward_backward" and quick:
         inputs = calls.prepare(module).inputs()

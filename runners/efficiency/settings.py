@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from cab.cell import Cell
+from cab.controls import BASELINE
 from cab.info import Scale
 
-BASELINE = "softmax"
+CPU_SECONDS = 17.0
+"""What a cell may take on a CPU, where a slow mechanism would keep a user waiting for minutes"""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,10 @@ class EfficiencySettings:
     source_length: int | None = None
     """Keys in cross attention; None: as many as queries"""
     baselines: tuple[str, ...] = (BASELINE,)
-    """Entries that are timed in turns with the candidate"""
+    """Names of what is timed in turns with the candidate; the first is the cell's own baseline, the
+    others are entries"""
+    compiled: bool = False
+    """Whether the candidate is timed as `torch.compile` makes it; baselines stay as they are"""
     threads: int = 0
     """Threads and cores of the process on a CPU; 0: what it was started with"""
     cold: bool = True
@@ -76,9 +81,21 @@ def efficiency_settings(scale: Scale, device: str) -> EfficiencySettings:
         lengths = tuple(256 * 2**i for i in range(3 if scale is Scale.TINY else 6))
         return EfficiencySettings(lengths, 1, 8, 64, torch.bfloat16, 1.0, 50)
     if scale is Scale.TINY:
-        return EfficiencySettings((256, 512, 1024), 1, 4, 16, torch.float32, 0.2, 10)
+        lengths = (256, 512, 1024)
+        return EfficiencySettings(lengths, 1, 4, 16, torch.float32, 0.2, 10, CPU_SECONDS)
     lengths = tuple(256 * 2**i for i in range(6))
-    return EfficiencySettings(lengths, 1, 4, 16, torch.float32, 0.4, 30)
+    return EfficiencySettings(lengths, 1, 4, 16, torch.float32, 0.4, 30, CPU_SECONDS)
+
+
+def bench_settings(device: str) -> EfficiencySettings:
+    """Of `cab bench` where the user says nothing else: three processes take about half a minute on
+    a CPU.
+    """
+    if device == "cuda":
+        lengths = tuple(256 * 2**i for i in range(10))
+        return EfficiencySettings(lengths, 1, 8, 64, torch.bfloat16, 1.0, 50)
+    lengths = tuple(256 * 2**i for i in range(6))
+    return EfficiencySettings(lengths, 1, 4, 32, torch.float32, 0.5, 40, cell_seconds=CPU_SECONDS)
 
 
 def settings_of(cell: Cell) -> EfficiencySettings:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from cab.artifact import Artifact
 from cab.cell import Cell
 from cab.schema import Row, Status
+from runners.executors.options import ExecutorOption, OptionValue
 
 
 @dataclass(frozen=True)
@@ -46,20 +47,15 @@ Event = Started | Progressed | Ended
 class Executor(Protocol):
     """Runs cells somewhere: worker processes here, a Ray cluster, Slurm jobs."""
 
-    def __init__(
-        self,
-        workers: int | None = None,
-        threads: int | None = None,
-        timeout: float = 900.0,
-        replicas: int = 1,
-    ) -> None:
-        """Choose how the machine is shared.
+    OPTIONS: ClassVar[tuple[ExecutorOption, ...]]
+    """What `from_options` takes"""
 
-        Args:
-            workers: quality cells at a time; None: what suits the device.
-            threads: torch threads of a quality cell on a CPU; None: one.
-            timeout: seconds after which a cell is ended as ``timeout``.
-            replicas: processes that train one quality cell together, one per GPU.
+    @classmethod
+    def from_options(cls, options: Mapping[str, OptionValue]) -> Executor:
+        """An executor with options on top of its defaults.
+
+        Raises:
+            UsageError: it has no such option, or a value does not fit.
         """
 
     def width(self, cells: Sequence[Cell]) -> int:

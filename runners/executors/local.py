@@ -6,48 +6,76 @@ cell on all cores; efficiency cells run alone, because a neighbour would be meas
 
 from __future__ import annotations
 
-import json
+import contextlib
+import math
 import os
 import selectors
 import signal
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from datetime import datetime
-from typing import IO, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, ClassVar
 
 from cab.artifact import Artifact
 from cab.cell import Cell
 from cab.schema import Row, Status
-from runners.artifacts import from_json
 from runners.environment import available_cores
 from runners.executors.events import Ended, Event, Progressed, Started
+from runners.executors.memory_kills import has_killed, memory_kills
+from runners.executors.options import ExecutorOption, OptionValue, resolve
+from runners.executors.processes import Fresh, Process, Server
+from runners.protocol import MEASURE, REPLAY, End, Job, Receiver
+
+TIMEOUT = 900.0
+_EXIT_SECONDS = 10.0
+"""What a worker may take to exit once it has nothing to tell"""
 
 
 class LocalExecutor:
     """Runs cells in worker processes, several at a time."""
 
+    OPTIONS: ClassVar[tuple[ExecutorOption, ...]] = (
+        ExecutorOption("workers", 0, "quality cells at a time; 0: one per core, or per GPU"),
+        ExecutorOption("threads", 1, "torch threads of a quality cell on a CPU", positive=True),
+        ExecutorOption("timeout", TIMEOUT, "seconds after which a cell is given up", positive=True),
+        ExecutorOption("replicas", 1, "processes that train one cell, one per GPU", positive=True),
+        ExecutorOption("action", MEASURE, "what workers do", choices=(MEASURE, REPLAY)),
+    )
+
     def __init__(
         self,
-        workers: int | None = None,
-        threads: int | None = None,
-        timeout: float = 900.0,
+        workers: int = 0,
+        threads: int = 1,
+        timeout: float = TIMEOUT,
         replicas: int = 1,
+        action: str = MEASURE,
     ) -> None:
         """Choose how the machine is shared.
 
         Args:
-            workers: quality cells at a time; None: one per core on a CPU, one per GPU.
-            threads: torch threads of a quality cell; None: one. Efficiency cells get all cores.
+            workers: quality cells at a time; 0: one per core on a CPU, one per GPU.
+            threads: torch threads of a quality cell on a CPU. Efficiency cells get all cores.
             timeout: seconds after which a cell is ended as ``timeout``.
             replicas: processes that train one quality cell together, each on a GPU of its own.
+            action: measure, or replay: what workers do with a cell.
         """
         self._workers = workers
-        self._threads = threads or 1
+        self._threads = threads
         self._timeout = timeout
         self._replicas = replicas
+        self._action = action
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, OptionValue]) -> LocalExecutor:
+        """See `Executor.from_options`."""
+        chosen = resolve("local", cls.OPTIONS, options)
+        return cls(
+            workers=int(chosen["workers"]),
+            threads=int(chosen["threads"]),
+            timeout=float(chosen["timeout"]),
+            replicas=int(chosen["replicas"]),
+            action=str(chosen["action"]),
+        )
 
     def run(self, cells: Sequence[Cell], on_event: Callable[[Event], None]) -> None:
         """See `Executor.run`; quality cells first, then efficiency cells one by one."""
@@ -58,8 +86,8 @@ class LocalExecutor:
 
     def width(self, cells: Sequence[Cell]) -> int:
         """Quality cells that run at a time."""
-        if self._workers is not None:
-            return max(1, self._workers)
+        if self._workers:
+            return self._workers
         if any(cell.device == "cuda" for cell in cells):
             import torch
 
@@ -69,14 +97,15 @@ class LocalExecutor:
     def _run(
         self, cells: Sequence[Cell], width: int, threads: int, on_event: Callable[[Event], None]
     ) -> None:
-        pending = list(cells)
+        pending = [Job(cell, threads, self._replicas, self._action) for cell in cells]
         running: dict[int, _Worker] = {}
+        server = Server()
         with selectors.DefaultSelector() as selector:
             try:
                 while pending or running:
                     while pending and len(running) < width:
                         place = next(i for i in range(width) if i not in running)
-                        worker = _Worker(pending.pop(0), threads, place, self._replicas)
+                        worker = _Worker(pending.pop(0), place, server)
                         running[place] = worker
                         selector.register(worker.events, selectors.EVENT_READ, place)
                         on_event(Started(worker.cell))
@@ -87,6 +116,7 @@ class LocalExecutor:
                     for place, worker in list(running.items()):
                         if worker.seconds > self._timeout:
                             worker.give_up(self._timeout)
+                        worker.end_if_idle()
                         if worker.finished:
                             selector.unregister(worker.events)
                             del running[place]
@@ -94,45 +124,36 @@ class LocalExecutor:
             finally:
                 for worker in running.values():
                     worker.kill()
+                server.close()
 
 
 class _Worker:
     """One worker process and what it has reported."""
 
-    def __init__(self, cell: Cell, threads: int, place: int, replicas: int) -> None:
-        self.cell = cell
+    def __init__(self, job: Job, place: int, server: Server) -> None:
+        self.cell = job.cell
         self.rows: list[Row] = []
         self.artifacts: list[Artifact] = []
         self.finished = False
-        self._status: Status | None = None
-        self._message = ""
-        self._buffer = b""
+        self._end: End | None = None
+        self._told = math.inf
+        """When it told its end"""
+        self._whole = False
+        """Whether all that the cell measures has been received"""
+        self._received = Receiver()
         self._began = time.monotonic()
+        self._kills = memory_kills()
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         reader, writer = os.pipe()
-        environment = dict(os.environ)
-        environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        environment["CAB_REPLICAS"] = str(replicas)
-        if cell.device == "cuda":
-            environment["CUDA_VISIBLE_DEVICES"] = _gpus_of(place, replicas)
-            # cuBLAS is reproducible only with a fixed workspace.
-            environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "runners.worker", str(writer)],
-            stdin=subprocess.PIPE,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            pass_fds=(writer,),
-            env=environment,
-            # Ctrl-C reaches the parent alone, which then ends its workers in order.
-            start_new_session=True,
-        )
+        given, self._jobs = os.pipe()
+        self._process = _start(job, writer, given, self._log, place, server)
         os.close(writer)
+        os.close(given)
         os.set_blocking(reader, False)
         self.events = os.fdopen(reader, "rb", buffering=0)
-        assert self._process.stdin is not None
-        self._process.stdin.write(cell.to_json().encode() + b"\n")
-        self._process.stdin.flush()
+        # The pipe stays open: a worker ends when it closes.
+        with contextlib.suppress(BrokenPipeError):  # dead already: its exit code says how
+            os.write(self._jobs, job.to_line().encode() + b"\n")
 
     @property
     def seconds(self) -> float:
@@ -146,55 +167,87 @@ class _Worker:
             return []
         if not chunk:
             self.finished = True
+        if not chunk or self._end is not None:  # what it says of its exit changes no result
             return []
-        *lines, self._buffer = (self._buffer + chunk).split(b"\n")
         progress = []
-        for line in lines:
-            event: dict[str, Any] = json.loads(line)
-            if "status" in event:
-                self._status = Status(event["status"])
-                self._message = event.get("message", "")
-                continue
-            self.rows += [_row(fields) for fields in event["rows"]]
-            self.artifacts += [from_json(fields) for fields in event["artifacts"]]
-            progress.append(Progressed(self.cell, event["done"], event["loss"]))
+        try:
+            for message in self._received.take(chunk):
+                if isinstance(message, End):
+                    self._end, self._told = message, time.monotonic()
+                    break
+                self.rows += message.rows
+                self.artifacts += message.artifacts
+                self._whole = message.done >= 1.0 and bool(self.rows)
+                progress.append(Progressed(self.cell, message.done, message.loss))
+        except ValueError as error:  # the candidate wrote to its worker's descriptor
+            self._give_up(End(Status.ERROR, str(error)))
+            return []
         return progress
+
+    def end_if_idle(self) -> None:
+        """End a worker that has told its end and does not exit."""
+        if time.monotonic() - self._told > _EXIT_SECONDS:
+            self.kill()
+            self.finished = True
 
     def give_up(self, timeout: float) -> None:
         """End a worker that takes too long."""
+        self._give_up(End(Status.TIMEOUT, f"not finished after {timeout:.0f} s"))
+
+    def _give_up(self, end: End) -> None:
+        """End it; the end counts unless it had told all of its result or its own end before."""
         self.kill()
-        self._status = Status.TIMEOUT
-        self._message = f"not finished after {timeout:.0f} s"
+        if self._end is None:
+            self._end = End(Status.OK) if self._whole else end
         self.finished = True
 
     def kill(self) -> None:
         """End the process and everything that it started."""
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        self._process.kill()
 
     def close(self) -> Ended:
-        """Reap the process; a worker that died without a word gets its end from its exit code."""
+        """Reap the process; a worker that died without a word gets its end from its exit code,
+        unless its whole result was received before.
+        """
         seconds = self.seconds
-        try:
-            code = self._process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            code = self._process.returncode
-        if self._status is None:
-            self._status, self._message = _end_of(code)
-            tail = self._log_tail()
-            self._message += f"; last words: {tail}" if tail else ""
+        code = self._process.wait(_EXIT_SECONDS)
+        if code is None:
+            self._process.kill()
+        end = self._end
+        if end is None and self._whole:
+            end = End(Status.OK)
+        if end is None:
+            by_kernel = has_killed(self._kills, memory_kills())
+            end = _end_of(code, by_kernel, self._log_tail())
         self.events.close()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        os.close(self._jobs)
         self._log.close()
-        return Ended(self.cell, self._status, self._message, self.rows, seconds, self.artifacts)
+        return Ended(self.cell, end.status, end.message, self.rows, seconds, self.artifacts)
 
     def _log_tail(self) -> str:
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").strip().splitlines()
         return lines[-1][:300] if lines else ""
+
+
+def _start(job: Job, events: int, jobs: int, log: IO[bytes], place: int, server: Server) -> Process:
+    """A quality cell on a CPU is forked from the server. Others have a process that imports
+    everything itself: a device must not be alive when a process forks, and what is timed has a
+    machine of its own.
+    """
+    if job.cell.kind == "quality" and job.cell.device == "cpu":
+        forked = server.fork(events, jobs, log)
+        if forked is not None:
+            return forked
+    threads = str(job.threads)
+    environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    if job.cell.device == "cuda":
+        environment["CUDA_VISIBLE_DEVICES"] = _gpus_of(place, job.replicas)
+        # cuBLAS is reproducible only with a fixed workspace.
+        environment["CUBLAS_WORKSPACE_CONFIG"] = os.environ.get(
+            "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+        )
+    return Fresh(events, jobs, log, environment)
 
 
 def _gpus_of(place: int, count: int) -> str:
@@ -210,15 +263,39 @@ def _gpus_of(place: int, count: int) -> str:
     return ",".join(dict.fromkeys(gpus[(first + i) % len(gpus)] for i in range(count)))
 
 
-def _end_of(code: int) -> tuple[Status, str]:
-    if code == -signal.SIGKILL:
-        return Status.OOM, "the worker was killed, most likely for want of memory"
-    if code < 0:
-        return Status.ERROR, f"the worker died of {signal.Signals(-code).name}"
-    return Status.ERROR, f"the worker exited with code {code} without a result"
+def _end_of(code: int | None, by_kernel: bool | None, last_words: str) -> End:
+    """Of a worker that died without a word.
+
+    Args:
+        code: of its exit, negative for a signal; None: it did not exit.
+        by_kernel: whether the kernel has killed a process for want of memory since it began; None
+            where nothing counts that.
+        last_words: the end of its log.
+    """
+    status = Status.ERROR
+    if code is None:
+        message = f"the worker told nothing and had not exited {_EXIT_SECONDS:.0f} s later"
+    elif code == -signal.SIGKILL and by_kernel:
+        status, message = Status.OOM, "killed by the kernel, for want of memory"
+    elif code == -signal.SIGKILL:
+        why = (
+            "this system does not tell whether for want of memory"
+            if by_kernel is None
+            else "not by the kernel for want of memory, so from outside"
+        )
+        message = (
+            f"killed by signal 9, {why}; run the same command again, "
+            "with fewer --workers if memory is short"
+        )
+    elif code < 0:
+        message = f"the worker died of {_signal_name(-code)}"
+    else:
+        message = f"the worker exited with code {code} without a result"
+    return End(status, message + (f"; last words: {last_words}" if last_words else ""))
 
 
-def _row(fields: dict[str, Any]) -> Row:
-    if fields["recorded_at"] is not None:
-        fields["recorded_at"] = datetime.fromisoformat(fields["recorded_at"])
-    return Row(**fields)
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal has no name
+        return f"signal {number}"
