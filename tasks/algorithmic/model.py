@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cab import Pattern, Slots
+from cab import Layer, Pattern, Slots
 from tasks.backbones.multihead import MultiHeadAttention
 from tasks.backbones.positions import sinusoid
 
@@ -19,23 +19,16 @@ class NormFreeLayer(nn.Module):
 
     def __init__(
         self,
-        slots: Slots,
+        layer: Layer,
         dim: int,
         heads: int,
-        *,
-        layer_index: int,
-        layers: int,
-        max_length: int,
     ) -> None:
         super().__init__()
         self.attention = MultiHeadAttention(
-            slots,
+            layer,
             Pattern.NONCAUSAL_SELF,
             dim,
             heads,
-            layer_index=layer_index,
-            layers=layers,
-            max_length=max_length,
         )
         self.feed_forward = nn.Sequential(
             nn.Linear(2 * dim, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim)
@@ -77,7 +70,7 @@ class ListTransformer(nn.Module):
         self.register_buffer("position", sinusoid(longest, dim, base=100.0), persistent=False)
         self.register_buffer("scale", output_scale, persistent=False)
         self.layers = nn.ModuleList(
-            NormFreeLayer(slots, dim, heads, layer_index=index, layers=layers, max_length=longest)
+            NormFreeLayer(slots.layer(index, of=layers, max_length=longest), dim, heads)
             for index in range(layers)
         )
         self.readout = nn.Linear(dim, len(output_scale))

@@ -13,7 +13,6 @@ a short training; positions stay fixed, as theirs.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,19 +25,18 @@ from torch import Tensor, nn
 from cab import (
     Artifact,
     Batch,
+    GeneratedTask,
     Metric,
     Pattern,
     Recipe,
     Reference,
     Scale,
     Slots,
-    Task,
     TaskInfo,
     register_task,
+    seeds,
 )
-from cab.errors import UsageError
 from cab.task_contract import Split
-from tasks import pictures
 from tasks.algorithmic.functions import (
     FUNCTIONS,
     HALF_RANGE,
@@ -48,6 +46,8 @@ from tasks.algorithmic.functions import (
     with_one,
 )
 from tasks.algorithmic.model import ListTransformer
+from tasks.artifacts import pictures
+from tasks.evaluation import beside
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,7 @@ _RECIPES = {
 
 _SHORTEST = 2
 
-_EVALUATION_SEED = {"validation": 1_000_000, "test": 2_000_000}
-"""Evaluated lists are the same for every attention, training seed and checkpoint."""
-_STATISTICS_SEED, _STATISTICS_DRAWS = 3_000_000, 8192
+_STATISTICS_DRAWS = 8192
 
 
 class Condition(NamedTuple):
@@ -92,6 +90,11 @@ class Condition(NamedTuple):
 
     length: int
     scale: float
+
+    @property
+    def name(self) -> str:
+        """Of its streams of random numbers."""
+        return f"{self.length} numbers, scale {self.scale:g}"
 
 
 @register_task(
@@ -165,21 +168,17 @@ class Condition(NamedTuple):
         ),
     )
 )
-class Algorithmic(Task):
+class Algorithmic(GeneratedTask):
     """Five functions of lists from one encoder."""
 
     def __init__(self, pattern: Pattern, scale: Scale, data_dir: Path | None = None) -> None:
         super().__init__(pattern, scale, data_dir)
-        if data_dir is not None:
-            raise UsageError(f"task {self.info.id!r} generates its problems; it reads no data_dir")
         self.setting = _SETTINGS[scale]
 
     @property
-    def data_hash(self) -> str:
-        """Hash of the generator's settings."""
-        setting = self.setting
-        text = f"lists {HALF_RANGE} {setting.length} {dict(setting.lists)} {tuple(FUNCTIONS)}"
-        return hashlib.sha256(text.encode()).hexdigest()
+    def problem_settings(self) -> object:
+        """See `cab.GeneratedTask.problem_settings`."""
+        return HALF_RANGE, self.setting.length, self.setting.lists, tuple(FUNCTIONS)
 
     @property
     def recipe(self) -> Recipe:
@@ -212,7 +211,7 @@ class Algorithmic(Task):
     @staticmethod
     def statistics_draw(condition: Condition) -> tuple[Tensor, Tensor]:
         """Lists (N, n) and targets (N, n, F) in float64 that are neither trained on nor tested."""
-        generator = torch.Generator().manual_seed(_STATISTICS_SEED)
+        generator = seeds.generator(0, "statistics", condition.name)
         with torch.device("cpu"):  # also where a backbone is built without memory
             lists = draw_lists(_STATISTICS_DRAWS, *condition, generator).double()
             return lists, targets_of(lists)
@@ -240,18 +239,17 @@ class Algorithmic(Task):
         length = batch["lists"].shape[1]
         return self._normalised(model(batch["lists"]), batch, Condition(length, 1.0)).mean()
 
-    def examples(self, split: Split, condition: Condition) -> Batch:
+    def examples(self, split: Split, condition: Condition, seed: int) -> Batch:
         """The evaluated lists of a split."""
-        generator = torch.Generator().manual_seed(_EVALUATION_SEED[split])
+        generator = seeds.evaluation(seed, split, condition.name)
         lists = draw_lists(self.setting.lists[split], *condition, generator)
         return {"lists": lists, "targets": targets_of(lists)}
 
     def evaluate(self, model: nn.Module, split: Split, seed: int) -> dict[str, float]:
         """Normalised errors in and out of the distribution of training."""
-        device = next(model.parameters()).device
         scores: dict[str, float] = {}
         for name, condition in self.conditions.items():
-            batch = {k: x.to(device) for k, x in self.examples(split, condition).items()}
+            batch = beside(model, self.examples(split, condition, seed))
             errors = self._normalised(model(batch["lists"]), batch, condition)
             scores[name] = errors.mean().item()
             if name == "nmse":
@@ -270,7 +268,7 @@ class Algorithmic(Task):
         coefficients = linear_predictor(lists, targets.flatten(1))
 
         def error(condition: Condition, linear: bool) -> float:
-            batch = self.examples("test", condition)
+            batch = self.examples("test", condition, seed)
             x, y = batch["lists"].double(), batch["targets"].double()
             predicted = (with_one(x) @ coefficients).view_as(y) if linear else targets.mean(0)
             squared = (predicted - y).square().mean(0)
@@ -285,9 +283,8 @@ class Algorithmic(Task):
     def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
         """Targets and predictions of one list, and errors by position."""
         usual = self.conditions["nmse"]
-        batch = self.examples("test", usual)
-        device = next(model.parameters()).device
-        predicted = model(batch["lists"].to(device)).cpu().float()
+        batch = self.examples("test", usual, seed)
+        predicted = model(beside(model, batch)["lists"]).cpu().float()
         squared = (predicted - batch["targets"]).square().mean(0)
         errors = squared / self._variances[usual].to(squared)
         names = [name.replace("_", "-") for name in FUNCTIONS]

@@ -24,6 +24,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tasks.problems.recall import distinct
+
 POWER = 0.01
 """a, of the distances' power law"""
 
@@ -66,11 +68,6 @@ def draw_pairs(
         1 + distinct(problems, vocabulary.keys, pairs, generator),
         vocabulary.first_value + distinct(problems, vocabulary.values, pairs, generator),
     )
-
-
-def distinct(rows: int, of: int, count: int, generator: torch.Generator) -> Tensor:
-    """(rows, count) uniform draws from 0 .. of - 1 without replacement, in random order."""
-    return torch.rand(rows, of, generator=generator).argsort(-1)[:, :count]
 
 
 def question_slots(problems: int, pairs: int, slots: int, generator: torch.Generator) -> Tensor:
@@ -119,10 +116,3 @@ def source_batch(
         "asked": drawn.keys.gather(1, order),
         "targets": drawn.values.gather(1, order) - vocabulary.first_value,
     }
-
-
-def look_up(stream: Tensor, read: Tensor) -> Tensor:
-    """(B, M) the tokens behind the first occurrence of the tokens at ``read``: what recalls all."""
-    asked = stream.gather(1, read)
-    first = (stream[:, None, :] == asked[..., None]).to(torch.uint8).argmax(-1)
-    return stream.gather(1, first + 1)

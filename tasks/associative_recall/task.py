@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,29 +13,30 @@ from torch.nn import functional as F
 from cab import (
     Artifact,
     Batch,
+    GeneratedTask,
     Metric,
     Pattern,
     Recipe,
     Reference,
     Scale,
     Slots,
-    Task,
     TaskInfo,
     register_task,
+    seeds,
 )
-from cab.errors import UsageError
 from cab.task_contract import Split
-from tasks import charts
+from tasks.artifacts import charts
 from tasks.associative_recall.problem import (
     POWER,
     Vocabulary,
     draw_pairs,
-    look_up,
     source_batch,
     stream_batch,
 )
 from tasks.backbones.multihead import MultiHeadAttention
 from tasks.backbones.recall import SourceRecall, StreamRecall
+from tasks.evaluation import beside, share
+from tasks.problems.recall import logits_everywhere, look_up
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,6 @@ SETTINGS = {
 
 LENGTHS_OF = 16
 """Pairs whose accuracy is reported at every length"""
-
-# Far from the small seeds of training draws, so that no evaluated problem was trained on.
-EVALUATION_SEED = {"validation": 1_000_000, "test": 2_000_000}
 
 
 @register_task(
@@ -178,9 +175,10 @@ EVALUATION_SEED = {"validation": 1_000_000, "test": 2_000_000}
         paper="Arora et al., Zoology: Measuring and Improving Recall in Efficient Language Models",
         url="https://arxiv.org/abs/2312.04927",
         probe=True,
+        fresh_evaluation=True,
     )
 )
-class AssociativeRecall(Task):
+class AssociativeRecall(GeneratedTask):
     """Values of keys that were shown before.
 
     With the control ``none`` nothing of the pairs reaches a question.
@@ -188,17 +186,13 @@ class AssociativeRecall(Task):
 
     def __init__(self, pattern: Pattern, scale: Scale, data_dir: Path | None = None) -> None:
         super().__init__(pattern, scale, data_dir)
-        if data_dir is not None:
-            raise UsageError(f"task {self.info.id!r} generates its problems; it reads no data_dir")
         self.setting = SETTINGS[scale]
 
     @property
-    def data_hash(self) -> str:
-        """Hash of the generator's settings."""
+    def problem_settings(self) -> object:
+        """See `cab.GeneratedTask.problem_settings`."""
         setting = self.setting
-        sizes = setting.pairs, setting.lengths, setting.problems
-        text = f"multi-query-associative-recall {POWER} {astuple(setting.vocabulary)} {sizes}"
-        return hashlib.sha256(text.encode()).hexdigest()
+        return POWER, setting.vocabulary, setting.pairs, setting.lengths, setting.problems
 
     @property
     def recipe(self) -> Recipe:
@@ -244,15 +238,23 @@ class AssociativeRecall(Task):
         """Mean cross-entropy of the values asked for."""
         return F.cross_entropy(_logits(model, batch).flatten(0, 1), batch["targets"].flatten())
 
+    def causal_inputs(self) -> tuple[str, ...]:
+        """See `cab.Task.causal_inputs`."""
+        return ("tokens",) if not self.pattern.cross else ()
+
+    def causal_outputs(self, model: nn.Module, batch: Batch) -> Tensor:
+        """(B, L, V) logits at every place, asked or not."""
+        return logits_everywhere(model, batch["tokens"])
+
     def evaluate(self, model: nn.Module, split: Split, seed: int) -> dict[str, float]:
         """By number of pairs and by length, over problems drawn from (split, seed)."""
         scores: dict[str, float] = {}
         nats, accuracies = [], []
         for pairs, length, batch in self.evaluated(split, seed):
-            batch = {name: x.to(next(model.parameters()).device) for name, x in batch.items()}
+            batch = beside(model, batch)
             logits = _logits(model, batch).float()
             targets = batch["targets"]
-            accuracy = (logits.argmax(-1) == targets).double().mean().item()
+            accuracy = share(logits.argmax(-1) == targets)
             if length == max(self.setting.lengths):
                 scores[f"accuracy_{pairs}_pairs"] = accuracy
                 accuracies.append(accuracy)
@@ -268,13 +270,13 @@ class AssociativeRecall(Task):
 
     def evaluated(self, split: Split, seed: int) -> Iterator[tuple[int, int, dict[str, Tensor]]]:
         """(pairs, length, batch): all pairs at the longest length, `LENGTHS_OF` at the others."""
-        generator = torch.Generator().manual_seed(EVALUATION_SEED[split] + seed)
         setting = self.setting
         *shorter, longest = setting.lengths
         cases = [(pairs, longest) for pairs in setting.pairs]
         if not self.pattern.cross:
             cases += [(LENGTHS_OF, length) for length in shorter if length >= 4 * LENGTHS_OF]
         for pairs, length in cases:
+            generator = seeds.evaluation(seed, split, pairs, length)
             yield pairs, length, self.draw(setting.problems, pairs, length, generator)
 
     def references(self, seed: int) -> dict[str, float]:
@@ -291,8 +293,7 @@ class AssociativeRecall(Task):
                 answers = look_up(batch["tokens"], batch["read"])
             else:
                 continue
-            right = answers - setting.vocabulary.first_value == batch["targets"]
-            found.append(right.double().mean().item())
+            found.append(share(answers - setting.vocabulary.first_value == batch["targets"]))
         return {
             "look-up": sum(found) / len(found),
             "chance": 1 / setting.vocabulary.values,

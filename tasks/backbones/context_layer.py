@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from cab import AttentionContext, Pattern, Slots
-from tasks.backbones.multihead import MultiHeadAttention
+from cab import AttentionContext, Layer, Pattern, Slots
+from tasks.backbones.multihead import MultiHeadAttention, start_as_copy, start_as_similarity
 from tasks.backbones.transformer import FeedForward
 
 
@@ -45,26 +45,20 @@ class ContextLayer(nn.Module):
 
     def __init__(
         self,
-        slots: Slots,
+        layer: Layer,
         pattern: Pattern,
         dim: int,
         heads: int,
         *,
-        layer_index: int,
-        layers: int,
-        max_length: int,
         expansion: int = 4,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.attention = ContextAttention(
-            slots,
+            layer,
             pattern,
             dim,
             heads,
-            layer_index=layer_index,
-            layers=layers,
-            max_length=max_length,
         )
         self.feed_forward = FeedForward(dim, expansion)
         self.attention_norm = nn.LayerNorm(dim)
@@ -78,3 +72,34 @@ class ContextLayer(nn.Module):
         mixed = self.attention.attend(self.attention_norm(x), source, context or AttentionContext())
         x = x + self.dropout(mixed)
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+
+
+def looking_up(
+    slots: Slots,
+    pattern: Pattern,
+    layers: int,
+    dim: int,
+    heads: int,
+    *,
+    max_length: int,
+    expansion: int,
+    dropout: float = 0.0,
+) -> nn.ModuleList:
+    """A stack of `ContextLayer` that starts as a look-up by likeness: one orthogonal matrix for
+    queries and keys, and values passed through.
+    """
+    stack = [
+        ContextLayer(
+            slots.layer(index, of=layers, max_length=max_length),
+            pattern,
+            dim,
+            heads,
+            expansion=expansion,
+            dropout=dropout,
+        )
+        for index in range(layers)
+    ]
+    for layer in stack:
+        start_as_similarity(layer.attention)
+        start_as_copy(layer.attention)
+    return nn.ModuleList(stack)

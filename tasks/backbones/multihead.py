@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cab import AttentionContext, Pattern, Slots
+from cab import AttentionContext, Layer, Pattern
 
 
 class MultiHeadAttention(nn.Module):
@@ -17,14 +17,10 @@ class MultiHeadAttention(nn.Module):
 
     def __init__(
         self,
-        slots: Slots,
+        layer: Layer,
         pattern: Pattern,
         dim: int,
         heads: int,
-        *,
-        layer_index: int,
-        layers: int,
-        max_length: int,
     ) -> None:
         super().__init__()
         if dim % heads:
@@ -34,13 +30,10 @@ class MultiHeadAttention(nn.Module):
         self.key = nn.Linear(dim, dim)
         self.value = nn.Linear(dim, dim)
         self.output = nn.Linear(dim, dim)
-        self.core = slots(
+        self.core = layer(
             pattern,
             heads=heads,
             head_dim=dim // heads,
-            layer_index=layer_index,
-            layers=layers,
-            max_length=max_length,
             embed_dim=dim,
         )
 

@@ -57,13 +57,10 @@ class PooledEncoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(
             SelfAttentionLayer(
-                slots,
+                slots.layer(index, of=layers, max_length=length),
                 Pattern.NONCAUSAL_SELF,
                 dim,
                 heads,
-                layer_index=index,
-                layers=layers,
-                max_length=length,
                 expansion=expansion,
             )
             for index in range(layers)

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cab import Pattern, Slots
+from cab import Layer, Pattern, Slots
 from tasks.backbones.multihead import MultiHeadAttention
 
 FASTEST, SPREAD = math.pi, 100.0
@@ -62,25 +62,18 @@ class RecallLayer(nn.Module):
 
     def __init__(
         self,
-        slots: Slots,
+        layer: Layer,
         pattern: Pattern,
         dim: int,
         heads: int,
-        *,
-        layer_index: int,
-        layers: int,
-        max_length: int,
     ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
         self.attention = MultiHeadAttention(
-            slots,
+            layer,
             pattern,
             dim,
             heads,
-            layer_index=layer_index,
-            layers=layers,
-            max_length=max_length,
         )
 
     def forward(self, x: Tensor, source: Tensor | None = None) -> Tensor:
@@ -132,13 +125,10 @@ class StreamRecall(nn.Module):
         self.token = nn.Embedding(tokens, self.width)
         self.layers = nn.ModuleList(
             RecallLayer(
-                slots,
+                slots.layer(index, of=2, max_length=max_length),
                 Pattern.CAUSAL_SELF,
                 dim,
                 heads,
-                layer_index=index,
-                layers=2,
-                max_length=max_length,
             )
             for index in range(2)
         )
@@ -177,13 +167,10 @@ class SourceRecall(nn.Module):
         self.layers = nn.ModuleList(
             [
                 RecallLayer(
-                    slots,
+                    slots.layer(0, of=1, max_length=max_length),
                     Pattern.NONCAUSAL_CROSS,
                     dim,
                     heads,
-                    layer_index=0,
-                    layers=1,
-                    max_length=max_length,
                 )
             ]
         )

@@ -61,13 +61,10 @@ class TokenTransformer(nn.Module):
         self.register_buffer("beyond", start[length:].clone(), persistent=False)
         self.layers = nn.ModuleList(
             SelfAttentionLayer(
-                slots,
+                slots.layer(index, of=layers, max_length=longest),
                 pattern,
                 dim,
                 heads,
-                layer_index=index,
-                layers=layers,
-                max_length=longest,
                 expansion=expansion,
             )
             for index in range(layers)

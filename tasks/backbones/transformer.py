@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from cab import Pattern, Slots
+from cab import Layer, Pattern
 from tasks.backbones.multihead import MultiHeadAttention
 
 
@@ -24,26 +24,20 @@ class SelfAttentionLayer(nn.Module):
 
     def __init__(
         self,
-        slots: Slots,
+        layer: Layer,
         pattern: Pattern,
         dim: int,
         heads: int,
         *,
-        layer_index: int,
-        layers: int,
-        max_length: int,
         expansion: int = 4,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.attention = MultiHeadAttention(
-            slots,
+            layer,
             pattern,
             dim,
             heads,
-            layer_index=layer_index,
-            layers=layers,
-            max_length=max_length,
         )
         self.feed_forward = FeedForward(dim, expansion)
         self.attention_norm = nn.LayerNorm(dim)
@@ -74,36 +68,27 @@ class CrossAttentionLayer(nn.Module):
 
     def __init__(
         self,
-        slots: Slots,
+        layer: Layer,
         self_pattern: Pattern,
         cross_pattern: Pattern,
         dim: int,
         heads: int,
         *,
-        layer_index: int,
-        layers: int,
-        max_length: int,
         expansion: int = 4,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.attention = MultiHeadAttention(
-            slots,
+            layer,
             self_pattern,
             dim,
             heads,
-            layer_index=layer_index,
-            layers=layers,
-            max_length=max_length,
         )
         self.cross_attention = MultiHeadAttention(
-            slots,
+            layer,
             cross_pattern,
             dim,
             heads,
-            layer_index=layer_index,
-            layers=layers,
-            max_length=max_length,
         )
         self.feed_forward = FeedForward(dim, expansion)
         self.attention_norm = nn.LayerNorm(dim)

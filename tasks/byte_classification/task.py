@@ -32,9 +32,8 @@ from cab import (
     TaskInfo,
     register_task,
 )
-from cab.errors import UsageError
 from cab.task_contract import Split
-from tasks import pictures
+from tasks.artifacts import pictures
 from tasks.backbones.pooled_encoder import Logits, TokenClassifier
 from tasks.byte_classification.passages import (
     SOURCES,
@@ -46,7 +45,8 @@ from tasks.byte_classification.passages import (
     sources_hash,
     unfold,
 )
-from tasks.pooled_classification.task import PooledClassification, share
+from tasks.evaluation import share
+from tasks.pooled_classification.task import PooledClassification
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,6 @@ class ByteClassification(PooledClassification):
 
     def __init__(self, pattern: Pattern, scale: Scale, data_dir: Path | None = None) -> None:
         super().__init__(pattern, scale, data_dir)
-        if data_dir is not None:
-            raise UsageError(f"task {self.info.id!r} has its own texts; it reads no data_dir")
         self.setting = _SETTINGS[scale]
         if scale is Scale.BASE:
             self.evaluation_batch = 32
@@ -174,8 +172,10 @@ class ByteClassification(PooledClassification):
         """See `PooledClassification.classify`."""
         return model(batch["tokens"])
 
-    def examples(self, split: Split) -> Batch:
-        """See `PooledClassification.examples`: disjoint passages, as many of every source."""
+    def examples(self, split: Split, seed: int) -> Batch:
+        """See `PooledClassification.examples`: disjoint passages, as many of every source; none is
+        drawn.
+        """
         tokens, labels = even_passages(
             folded_texts(split), self.setting.length, self.setting.passages
         )
@@ -183,7 +183,7 @@ class ByteClassification(PooledClassification):
 
     def references(self, seed: int) -> dict[str, float]:
         """Naive Bayes with counts of the training text plus one, on the test passages."""
-        train, test = folded_texts("train"), self.examples("test")
+        train, test = folded_texts("train"), self.examples("test", seed)
         values = {"chance": 1 / len(self.classes)}
         for order, name in ((1, "naive-bayes-bytes"), (2, "naive-bayes-bigrams")):
             values[name] = share(naive_bayes(train, order, test["tokens"]) == test["labels"])
@@ -191,7 +191,7 @@ class ByteClassification(PooledClassification):
 
     def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
         """Passages with their sources, and which are taken for which."""
-        examples = self.examples("test")
+        examples = self.examples("test", seed)
         step = len(examples["labels"]) // _SHOWN
         shown = {name: tensor[::step][:_SHOWN] for name, tensor in examples.items()}
         predicted, _ = self.predictions(model, shown)
@@ -202,4 +202,7 @@ class ByteClassification(PooledClassification):
             )
         ]
         caption = "Test passages, their sources, and what mean pooling says."
-        return [pictures.text("passages", caption, "\n\n".join(pieces)), self.confusion(model)]
+        return [
+            pictures.text("passages", caption, "\n\n".join(pieces)),
+            self.confusion(model, seed),
+        ]

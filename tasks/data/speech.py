@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 
-import soundfile  # type: ignore[import-untyped]
+import soundfile  # type: ignore[import-untyped]  # it ships no types
 import torch
 from torch import Tensor
 
@@ -40,6 +40,10 @@ class SpeechCorpus:
     train: tuple[Clip, ...]
     validation: tuple[Clip, ...]
     test: tuple[Clip, ...]
+
+    def splits(self) -> dict[str, tuple[Clip, ...]]:
+        """The clips by the name of their split."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
 
 
 def load_speech(dataset: str = "asterisk-prompts") -> SpeechCorpus:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cab import Pattern, Slots
+from cab import Layer, Pattern, Slots
 from tasks.backbones.multihead import MultiHeadAttention
 from tasks.backbones.positions import sinusoid
 from tasks.backbones.transformer import FeedForward
@@ -69,25 +69,19 @@ class EncoderLayer(nn.Module):
 
     def __init__(
         self,
-        slots: Slots,
+        layer: Layer,
         dim: int,
         heads: int,
         *,
-        layer_index: int,
-        layers: int,
-        max_length: int,
         expansion: int,
         dropout: float,
     ) -> None:
         super().__init__()
         self.attention = MultiHeadAttention(
-            slots,
+            layer,
             Pattern.NONCAUSAL_SELF,
             dim,
             heads,
-            layer_index=layer_index,
-            layers=layers,
-            max_length=max_length,
         )
         self.feed_forward = FeedForward(dim, expansion)
         self.attention_norm = nn.LayerNorm(dim)
@@ -105,13 +99,10 @@ class DecoderLayer(nn.Module):
 
     def __init__(
         self,
-        slots: Slots,
+        layer: Layer,
         dim: int,
         heads: int,
         *,
-        layer_index: int,
-        layers: int,
-        max_length: int,
         expansion: int,
         dropout: float,
     ) -> None:
@@ -119,13 +110,10 @@ class DecoderLayer(nn.Module):
 
         def attention(pattern: Pattern) -> MultiHeadAttention:
             return MultiHeadAttention(
-                slots,
+                layer,
                 pattern,
                 dim,
                 heads,
-                layer_index=layer_index,
-                layers=layers,
-                max_length=max_length,
             )
 
         self.attention = attention(Pattern.CAUSAL_SELF)
@@ -182,12 +170,9 @@ class Informer(nn.Module):
         self.decoder_input = SeriesEmbedding(variables, features, dim, label + horizon, dropout)
         self.encoder = nn.ModuleList(
             EncoderLayer(
-                slots,
+                slots.layer(index, of=encoder_layers, max_length=history),
                 dim,
                 heads,
-                layer_index=index,
-                layers=encoder_layers,
-                max_length=history,
                 expansion=expansion,
                 dropout=dropout,
             )
@@ -196,12 +181,9 @@ class Informer(nn.Module):
         self.distilling = nn.ModuleList(Distilling(dim) for _ in range(encoder_layers - 1))
         self.decoder = nn.ModuleList(
             DecoderLayer(
-                slots,
+                slots.layer(index, of=decoder_layers, max_length=max(history, label + horizon)),
                 dim,
                 heads,
-                layer_index=index,
-                layers=decoder_layers,
-                max_length=max(history, label + horizon),
                 expansion=expansion,
                 dropout=dropout,
             )

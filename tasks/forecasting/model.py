@@ -42,13 +42,10 @@ class EncoderDecoder(nn.Module):
         self.position = nn.Parameter(sinusoid(history + horizon, dim))
         self.encoder = nn.ModuleList(
             SelfAttentionLayer(
-                slots,
+                slots.layer(index, of=encoder_layers, max_length=history),
                 Pattern.NONCAUSAL_SELF,
                 dim,
                 heads,
-                layer_index=index,
-                layers=encoder_layers,
-                max_length=history,
                 expansion=expansion,
                 dropout=dropout,
             )
@@ -56,14 +53,11 @@ class EncoderDecoder(nn.Module):
         )
         self.decoder = nn.ModuleList(
             CrossAttentionLayer(
-                slots,
+                slots.layer(index, of=decoder_layers, max_length=max(history, horizon)),
                 Pattern.NONCAUSAL_SELF,
                 Pattern.NONCAUSAL_CROSS,
                 dim,
                 heads,
-                layer_index=index,
-                layers=decoder_layers,
-                max_length=max(history, horizon),
                 expansion=expansion,
                 dropout=dropout,
             )
@@ -117,13 +111,10 @@ class MaskedEncoder(nn.Module):
         self.position = nn.Parameter(sinusoid(history + horizon, dim))
         self.encoder = nn.ModuleList(
             SelfAttentionLayer(
-                slots,
+                slots.layer(index, of=layers, max_length=history + horizon),
                 Pattern.NONCAUSAL_SELF,
                 dim,
                 heads,
-                layer_index=index,
-                layers=layers,
-                max_length=history + horizon,
                 expansion=expansion,
                 dropout=dropout,
             )

@@ -23,8 +23,9 @@ from torch.nn import functional as F
 from cab import Artifact, Batch, Pattern, Recipe, Scale, Task
 from cab.errors import DataError
 from cab.task_contract import Split
-from tasks import pictures
+from tasks.artifacts import pictures
 from tasks.data.embedded import dataset as embedded_dataset
+from tasks.evaluation import device_of
 from tasks.forecasting.data import SeriesDataset, WideTable
 from tasks.forecasting.published import Lengths, published, target_column
 from tasks.forecasting.wide_csv import folder_problems, read_folder
@@ -161,7 +162,7 @@ class SeriesTask(Task):
         series = self.data.validation if split == "validation" else self.data.test
         window = self.history + self.horizon
         starts = series.even_starts(window, self.geometry.windows[split])
-        device = next(model.parameters()).device
+        device = device_of(model)
         sums = dict.fromkeys((metric.name for metric in self.info.metrics), 0.0)
         for part in torch.split(starts, _EVALUATION_BATCH):
             windows = series.windows(part, self.history, self.horizon)
@@ -177,7 +178,7 @@ class SeriesTask(Task):
         series, before = self.data.test, min(self.horizon, self.history)
         starts = series.even_starts(self.history + self.horizon, _SHOWN_WINDOWS)
         windows = series.windows(starts, self.history, self.horizon)
-        device = next(model.parameters()).device
+        device = device_of(model)
         predicted = forecast(model, {name: x.to(device) for name, x in windows.items()}).cpu()
         return [
             pictures.lines(

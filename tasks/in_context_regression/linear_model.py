@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cab import AttentionContext, Batch, Pattern, Slots
+from tasks.evaluation import beside, parts
 from tasks.in_context_regression.linear_prompts import Prompts
 
 PROMPTS_AT_ONCE = 64
@@ -44,9 +45,8 @@ class OneLayer(nn.Module):
         self.key = nn.Linear(width, heads * head_dim, bias=False)
         self.value = nn.Linear(width, heads * head_dim, bias=False)
         self.output = nn.Linear(heads * head_dim, tasks, bias=False)
-        self.core = slots(
-            pattern, heads=heads, head_dim=head_dim, max_length=max_length, embed_dim=width
-        )
+        layer = slots.layer(0, of=1, max_length=max_length)
+        self.core = layer(pattern, heads=heads, head_dim=head_dim, embed_dim=width)
 
     def forward(self, batch: Batch) -> Tensor:
         """(P, M, k) from ``x`` (P, L, d), ``y`` (P, L, k) and ``queries`` (P, M, d).
@@ -90,17 +90,9 @@ class LayerPerKind(nn.Module):
 
 def predict(model: nn.Module, kind: str, prompts: Prompts) -> Tensor:
     """(P, M, k) predictions of the layer for a kind of prompt, on the CPU."""
-    device = next(model.parameters()).device
-    parts = []
-    for start in range(0, len(prompts.x), PROMPTS_AT_ONCE):
-        part = slice(start, start + PROMPTS_AT_ONCE)
-        batch = {
-            "x": prompts.x[part].to(device),
-            "y": prompts.y[part].to(device),
-            "queries": prompts.queries[part].to(device),
-        }
-        parts.append(model(kind, batch).float().cpu())
-    return torch.cat(parts)
+    batch = {"x": prompts.x, "y": prompts.y, "queries": prompts.queries}
+    asked = (beside(model, part) for part in parts(batch, PROMPTS_AT_ONCE))
+    return torch.cat([model(kind, part).float().cpu() for part in asked])
 
 
 def describe_heads(layer: OneLayer, dim: int) -> str:

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from tasks.in_context_regression.linear_prompts import Prompts
-from tasks.test_time_regression.predictors import ridge_queries
+from tasks.problems.piecewise_linear_predictors import ridge_queries
 
 
 def gradient_step(prompts: Prompts, step: float | Sequence[float]) -> Tensor:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,19 +13,19 @@ from torch.nn import functional as F
 from cab import (
     Artifact,
     Batch,
+    GeneratedTask,
     Metric,
     Pattern,
     Recipe,
     Reference,
     Scale,
     Slots,
-    Task,
     TaskInfo,
     register_task,
+    seeds,
 )
-from cab.errors import UsageError
 from cab.task_contract import Split
-from tasks import charts, pictures
+from tasks.artifacts import charts, pictures
 from tasks.in_context_regression.linear_conditions import Condition, closed_forms, conditions
 from tasks.in_context_regression.linear_model import (
     LayerPerKind,
@@ -36,9 +35,6 @@ from tasks.in_context_regression.linear_model import (
 )
 from tasks.in_context_regression.linear_predictors import excess_risk
 from tasks.in_context_regression.linear_prompts import Prompts
-
-# Far from the small seeds of training streams, so that no evaluated prompt was trained on.
-EVALUATION_SEED = {"validation": 1_000_000, "test": 2_000_000}
 
 
 @dataclass(frozen=True)
@@ -200,9 +196,10 @@ SETTINGS = {
         paper="He et al., In-Context Linear Regression Demystified",
         url="https://arxiv.org/abs/2503.12734",
         probe=True,
+        fresh_evaluation=True,
     )
 )
-class InContextLinearRegression(Task):
+class InContextLinearRegression(GeneratedTask):
     """What one layer of attention learns to do with noisy linear pairs.
 
     Weights start as torch draws them for any linear layer; nothing of the solution is built in.
@@ -215,8 +212,6 @@ class InContextLinearRegression(Task):
 
     def __init__(self, pattern: Pattern, scale: Scale, data_dir: Path | None = None) -> None:
         super().__init__(pattern, scale, data_dir)
-        if data_dir is not None:
-            raise UsageError(f"task {self.info.id!r} generates its prompts; it reads no data_dir")
         setting = SETTINGS[scale]
         self.setting = setting
         self.conditions = conditions(
@@ -228,10 +223,9 @@ class InContextLinearRegression(Task):
             self.trained.setdefault(condition.kind, condition)
 
     @property
-    def data_hash(self) -> str:
-        """Hash of the generator's settings."""
-        text = f"linear prompts {astuple(self.setting)} {self.conditions}"
-        return hashlib.sha256(text.encode()).hexdigest()
+    def problem_settings(self) -> object:
+        """See `cab.GeneratedTask.problem_settings`."""
+        return self.setting, self.conditions
 
     @property
     def recipe(self) -> Recipe:
@@ -316,8 +310,7 @@ class InContextLinearRegression(Task):
     def prompts(self, ending: str, split: Split, seed: int) -> Prompts:
         """The evaluated prompts of a condition; the same for every call with these arguments."""
         # Conditions do not share a stream, so that no number moves when another condition does.
-        place = list(self.conditions).index(ending)
-        generator = torch.Generator().manual_seed(EVALUATION_SEED[split] + 100_000 * place + seed)
+        generator = seeds.evaluation(seed, split, ending)
         return self.conditions[ending].draw(self.setting.prompts, self.queries, generator)
 
     def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
@@ -326,7 +319,7 @@ class InContextLinearRegression(Task):
         curves: dict[str, dict[float, float]] = {}
         for exponent in range(-2, 3):
             length = int(usual.length * 2.0**exponent)
-            generator = torch.Generator().manual_seed(EVALUATION_SEED["test"] + seed)
+            generator = seeds.evaluation(seed, "test", "")
             condition = replace(usual, length=length)
             prompts = condition.draw(self.setting.prompts, self.queries, generator)
             forms = closed_forms(condition, usual, prompts)

@@ -56,7 +56,7 @@ class PairTransformer(nn.Module):
         self.kind = nn.Parameter(torch.zeros(2, width))
         self.layers = nn.ModuleList(
             MultiHeadAttention(
-                slots, pattern, width, heads, layer_index=i, layers=layers, max_length=max_length
+                slots.layer(i, of=layers, max_length=max_length), pattern, width, heads
             )
             for i in range(layers)
         )
@@ -86,7 +86,7 @@ class PairTransformer(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Predictions (B, Lq, d) of the batch's targets, as in `tasks.test_time_regression`."""
+        """Predictions (B, Lq, d) of the targets; see `tasks.problems.piecewise_linear`."""
         x, y, at = batch["keys"], batch["values"], batch["queries"]
         pairs = self.embed(torch.cat([x, y], -1)) + self.kind[0]
         tokens = self.embed(torch.cat([at, torch.zeros_like(at)], -1)) + self.kind[1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,18 +19,17 @@ from cab import (
     Slots,
     TaskInfo,
     register_task,
+    seeds,
 )
 from cab.task_contract import Split
-from tasks import charts
+from tasks.artifacts import charts
 from tasks.in_context_regression.model import PairTransformer
-from tasks.test_time_regression.regression_task import (
-    EVALUATION_SEED,
+from tasks.problems.regression_task import (
     PROBLEMS_AT_ONCE,
     Case,
     RegressionTask,
     Setting,
     closed_form_errors,
-    device_of,
     model_errors,
     scores_by_place,
 )
@@ -119,21 +117,22 @@ STACKS = {
         paper="Zuo et al., Local Linear Attention (in-context regression experiment)",
         url="https://arxiv.org/abs/2510.01450",
         probe=True,
+        fresh_evaluation=True,
     )
 )
 class InContextRegression(RegressionTask):
     """Piecewise linear regression by a trained stack of attention layers.
 
-    The problems are those of `tasks.test_time_regression.problem`, shorter. The experiment of the
+    The problems are those of `tasks.problems.piecewise_linear`, shorter. The experiment of the
     paper has 32 dimensions, as scale base; its lengths and training are not known to us.
     """
 
     settings = SETTINGS
 
     @property
-    def data_hash(self) -> str:
-        """Hash of the generator's settings."""
-        return hashlib.sha256(f"{super().data_hash} {SEGMENTS}".encode()).hexdigest()
+    def problem_settings(self) -> object:
+        """See `cab.GeneratedTask.problem_settings`."""
+        return super().problem_settings, SEGMENTS
 
     @property
     def recipe(self) -> Recipe:
@@ -171,10 +170,8 @@ class InContextRegression(RegressionTask):
 
     def evaluate(self, model: nn.Module, split: Split, seed: int) -> dict[str, float]:
         """``mse``, and its parts by segment length."""
-        device = device_of(model)
         return self._by_segment(
-            (segment, model_errors(model, case, device))
-            for segment, case in self.sweep_cases(split, seed)
+            (segment, model_errors(model, case)) for segment, case in self.sweep_cases(split, seed)
         )
 
     def references(self, seed: int) -> dict[str, float]:
@@ -188,8 +185,8 @@ class InContextRegression(RegressionTask):
 
     def sweep_cases(self, split: Split, seed: int) -> Iterator[tuple[int, Case]]:
         """Segment lengths with some of their problems."""
-        generator = torch.Generator().manual_seed(EVALUATION_SEED[split] + seed)
         for segment in SEGMENTS:
+            generator = seeds.evaluation(seed, split, "sweep", segment)
             for start in range(0, self.setting.problems, PROBLEMS_AT_ONCE):
                 count = min(PROBLEMS_AT_ONCE, self.setting.problems - start)
                 yield segment, self.draw(count, generator, segment)

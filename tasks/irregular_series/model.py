@@ -22,8 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from cab import AttentionContext, Batch, Pattern, Slots
-from tasks.backbones.context_layer import ContextLayer
-from tasks.backbones.multihead import start_as_copy, start_as_similarity
+from tasks.backbones.context_layer import looking_up
 
 LONGEST_PERIOD = 192.0
 """Hours; the shortest period of the time code is 2 pi hours."""
@@ -60,24 +59,16 @@ class ObservationModel(nn.Module):
         self.calendar = nn.Linear(features, dim)
         self.value = nn.Linear(1, dim)
         self.question = nn.Parameter(torch.randn(dim))
-        self.layers = nn.ModuleList(
-            ContextLayer(
-                slots,
-                pattern,
-                dim,
-                heads,
-                layer_index=index,
-                layers=layers,
-                max_length=max_length,
-                expansion=expansion,
-                dropout=dropout,
-            )
-            for index in range(layers)
+        self.layers = looking_up(
+            slots,
+            pattern,
+            layers,
+            dim,
+            heads,
+            max_length=max_length,
+            expansion=expansion,
+            dropout=dropout,
         )
-        for layer in self.layers:
-            assert isinstance(layer, ContextLayer)
-            start_as_similarity(layer.attention)
-            start_as_copy(layer.attention)
         self.cross = pattern.cross
         self.source_norm = nn.LayerNorm(dim)
         self.norm = nn.LayerNorm(dim)

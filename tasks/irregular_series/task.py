@@ -30,11 +30,12 @@ from cab import (
     Task,
     TaskInfo,
     register_task,
+    seeds,
 )
-from cab.errors import UsageError
 from cab.task_contract import Split
-from tasks import pictures
+from tasks.artifacts import pictures
 from tasks.data.embedded import dataset
+from tasks.evaluation import answers, parts
 from tasks.forecasting.data import TIME_FEATURES, Series, SeriesDataset, WideTable
 from tasks.irregular_series.model import ObservationModel
 from tasks.irregular_series.predictors import (
@@ -94,9 +95,6 @@ RECIPES = {
         precision="bfloat16",
     ),
 }
-
-EVALUATION_SEED: dict[Split, int] = {"validation": 1_000_000, "test": 2_000_000}
-"""Of the sampling; the same for every seed, so that all seeds answer the same questions."""
 
 WINDOWS_AT_ONCE = 64
 SHOWN_WINDOWS, SHOWN_VARIABLES = 2, 3
@@ -176,8 +174,6 @@ class IrregularSeries(Task):
 
     def __init__(self, pattern: Pattern, scale: Scale, data_dir: Path | None = None) -> None:
         super().__init__(pattern, scale, data_dir)
-        if data_dir is not None:
-            raise UsageError(f"task {self.info.id!r} reads its embedded data only, no data_dir")
         self.setting = SETTINGS[scale]
         self.sampling = self.setting.sampling
         frame = dataset(self.info.dataset).table().to_pandas()
@@ -235,39 +231,39 @@ class IrregularSeries(Task):
         """Mean squared error of all that is asked for."""
         return F.mse_loss(model(batch), batch["target"])
 
-    def questions(self, split: Split) -> dict[str, Batch]:
-        """What a split is evaluated on, by density: windows spread evenly, the same in each."""
+    def questions(self, split: Split, seed: int) -> dict[str, Batch]:
+        """What a split is evaluated on, by density: windows spread evenly, the same in each; the
+        seed draws their sampling.
+        """
         series: Series = self.data.validation if split == "validation" else self.data.test
         starts = series.even_starts(self._window, self.setting.windows[split])
-        generator = torch.Generator().manual_seed(EVALUATION_SEED[split])
         drawn = {}
         for density, count in zip(("sparse", "medium", "dense"), self.sampling.counts, strict=True):
             counts = torch.full_like(starts, count)
+            generator = seeds.evaluation(seed, split, density)
             drawn[density] = sample(series, starts, counts, self.sampling, generator)
         return drawn
 
     def evaluate(self, model: nn.Module, split: Split, seed: int) -> dict[str, float]:
         """Errors on `questions`."""
-        device = next(model.parameters()).device
         errors = {}
-        for density, batch in self.questions(split).items():
-            predicted = [
-                model({name: x.to(device) for name, x in part.items()}).float().cpu()
-                for part in _parts(batch)
-            ]
+        for density, batch in self.questions(split, seed).items():
+            predicted = [answers(model, part) for part in parts(batch, WINDOWS_AT_ONCE)]
             errors[density] = (torch.cat(predicted) - batch["target"]).double().square()
         return self._scores(errors)
 
     def references(self, seed: int) -> dict[str, float]:
         """Errors of the predictors in closed form, on the same test questions."""
         covariance = covariances(self.data.train, self._window)
-        asked = self.questions("test")
+        asked = self.questions("test", seed)
         last, linear, kriged = (
             self._scores({d: (predict(b) - b["target"]).square() for d, b in asked.items()})
             for predict in (
                 last_observation,
                 linear_interpolation,
-                lambda batch: torch.cat([kriging(p, covariance) for p in _parts(batch)]),
+                lambda batch: torch.cat(
+                    [kriging(part, covariance) for part in parts(batch, WINDOWS_AT_ONCE)]
+                ),
             )
         )
         return {
@@ -290,10 +286,7 @@ class IrregularSeries(Task):
 
     def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
         """Whole courses of a few variables, asked for hour by hour from the dense observations."""
-        device = next(model.parameters()).device
-        batch = {
-            name: x[:SHOWN_WINDOWS].clone() for name, x in self.questions("test")["dense"].items()
-        }
+        batch = next(parts(self.questions("test", seed)["dense"], SHOWN_WINDOWS))
         series = self.data.test
         starts = series.even_starts(self._window, self.setting.windows["test"])[:SHOWN_WINDOWS]
         rows = starts[:, None] + torch.arange(self._window)
@@ -307,7 +300,7 @@ class IrregularSeries(Task):
                 "asked_hours": torch.arange(self._window).expand_as(rows),
                 "asked_calendar": times,
             }
-            predicted.append(model({name: x.to(device) for name, x in course.items()}).cpu())
+            predicted.append(answers(model, course))
         for window in range(len(starts)):
             panels = {
                 self.data.columns[variable]: {
@@ -331,12 +324,3 @@ class IrregularSeries(Task):
                 )
             )
         return charts
-
-
-def _parts(batch: Batch) -> list[Batch]:
-    """The batch in parts of at most `WINDOWS_AT_ONCE` windows."""
-    count = len(batch["target"])
-    return [
-        {name: x[start : start + WINDOWS_AT_ONCE] for name, x in batch.items()}
-        for start in range(0, count, WINDOWS_AT_ONCE)
-    ]

@@ -25,7 +25,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -39,14 +38,16 @@ from cab import (
     Recipe,
     Scale,
     Slots,
-    Task,
     TaskInfo,
     register_task,
+    seeds,
 )
 from cab.task_contract import Split
-from tasks import pictures
+from tasks.artifacts import pictures
 from tasks.backbones.token_transformer import TokenTransformer
-from tasks.data.text_source import EVERYTHING, EXTRACT, WHOLE, folder_problems, load_corpus
+from tasks.data.text_source import WHOLE
+from tasks.evaluation import device_of
+from tasks.text_windows import TextWindowTask
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,6 @@ TWICE, LONGEST = 2, 4
 """Multiples of the trained length: of ``bits_per_byte_2x``, and the end of the curve"""
 _CURVE = (1 / 4, 1 / 2, 1, TWICE, LONGEST)
 
-_EVALUATION_BATCH = 64
-_EVALUATION_CHARACTERS = 16_384
-"""At most, in a batch of long windows"""
 _CONTINUATIONS, _DRAWN = 3, 160
 
 
@@ -141,28 +139,17 @@ _CONTINUATIONS, _DRAWN = 3, 160
         url="https://arxiv.org/abs/2210.07661",
     )
 )
-class LanguageModeling(Task):
+class LanguageModeling(TextWindowTask):
     """Character-level GPT-2 on held-out books."""
 
-    def __init__(self, pattern: Pattern, scale: Scale, data_dir: Path | None = None) -> None:
-        super().__init__(pattern, scale, data_dir)
-        self._size = _SIZES[scale]
-        self.corpus = load_corpus(
-            self.info.dataset,
-            data_dir,
-            window=TWICE * self._size.length + 1,
-            limits=EVERYTHING if scale is Scale.PAPER else EXTRACT,
-        )
-
     @classmethod
-    def data_problems(cls, data_dir: Path) -> list[str]:
-        """See `cab.Task.data_problems`; the longest windows must fit."""
-        return folder_problems(data_dir, TWICE * _SIZES[Scale.PAPER].length + 1)
+    def longest_window(cls, scale: Scale) -> int:
+        """See `TextWindowTask.longest_window`."""
+        return TWICE * _SIZES[scale].length + 1
 
     @property
-    def data_hash(self) -> str:
-        """See `cab.Task.data_hash`."""
-        return self.corpus.digest()
+    def _size(self) -> _Size:
+        return _SIZES[self.scale]
 
     @property
     def recipe(self) -> Recipe:
@@ -191,16 +178,21 @@ class LanguageModeling(Task):
 
     def training_batch(self, generator: torch.Generator) -> Batch:
         """Uniform windows: ``window`` (B, L + 1) ids, each character but the first a target."""
-        length = self._size.length + 1
-        text = self.corpus.train
-        starts = text.random_starts(length, self.recipe.batch_size, generator)
-        return {"window": text.windows(starts, length)}
+        return {"window": self.random_windows(self._size.length + 1, generator)}
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean cross-entropy in nats per character."""
         window = batch["window"]
         logits = model(window[:, :-1])
         return F.cross_entropy(logits.flatten(0, 1), window[:, 1:].flatten())
+
+    def causal_inputs(self) -> tuple[str, ...]:
+        """See `cab.Task.causal_inputs`."""
+        return ("window",)
+
+    def causal_outputs(self, model: nn.Module, batch: Batch) -> Tensor:
+        """(B, L, V) logits of the next character."""
+        return model(batch["window"][:, :-1])
 
     def evaluate(self, model: nn.Module, split: Split, seed: int) -> dict[str, float]:
         """Over disjoint windows, spread evenly; a character's context is its window so far."""
@@ -210,18 +202,15 @@ class LanguageModeling(Task):
 
     def _scores(self, model: nn.Module, split: Split, length: int) -> tuple[float, float]:
         """Bits per byte and perplexity in windows of a length; about as much text for any."""
-        text = self.corpus.validation if split == "validation" else self.corpus.test
-        windows = max(1, self._size.windows[split] * self._size.length // length)
-        starts = text.even_starts(length + 1, windows)
-        device = next(model.parameters()).device
-        nats = 0.0
-        for part in torch.split(starts, _batch(length)):
-            batch = {"window": text.windows(part, length + 1).to(device)}
-            nats += self.loss(model, batch).item() * len(part) * length
-        predicted = sum(
-            int(text.utf8_bytes[start + 1 : start + 1 + length].sum()) for start in starts.tolist()
-        )
-        return nats / math.log(2) / predicted, math.exp(nats / (len(starts) * length))
+        count = max(1, self._size.windows[split] * self._size.length // length)
+        device = device_of(model)
+        utf8_bytes = self.held_out(split).utf8_bytes
+        nats, windows, predicted = 0.0, 0, 0
+        for starts, window in self.even_windows(split, length + 1, count):
+            nats += self.loss(model, {"window": window.to(device)}).item() * len(starts) * length
+            windows += len(starts)
+            predicted += sum(int(utf8_bytes[i + 1 : i + 1 + length].sum()) for i in starts)
+        return nats / math.log(2) / predicted, math.exp(nats / (windows * length))
 
     def extrapolation(self, model: nn.Module) -> dict[float, float]:
         """Bits per byte of test text by length of the window, in trained lengths."""
@@ -254,8 +243,8 @@ class LanguageModeling(Task):
         length, text = self._size.length, self.corpus.test
         prompt_length = length // 2
         starts = text.even_starts(length + 1, _CONTINUATIONS)
-        tokens = text.windows(starts, prompt_length).to(next(model.parameters()).device)
-        generator = torch.Generator().manual_seed(seed)
+        tokens = text.windows(starts, prompt_length).to(device_of(model))
+        generator = seeds.evaluation(seed, "test", "continuations")
         for _ in range(_DRAWN):
             # The whole window is fed again at each step, so that any mechanism takes part.
             odds = model(tokens[:, -length:])[:, -1].float().softmax(-1).cpu()
@@ -267,8 +256,3 @@ class LanguageModeling(Task):
         )
         caption = f"Test text, and after the bar {_DRAWN} characters drawn from the model."
         return pictures.text("continuations", caption, "\n\n---\n\n".join(pieces))
-
-
-def _batch(length: int) -> int:
-    """Windows of a length that are evaluated at once."""
-    return max(1, min(_EVALUATION_BATCH, _EVALUATION_CHARACTERS // length))

@@ -11,8 +11,7 @@ Arena's own models have neither. Its readout is a class token or, as here, the m
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from cab import (
     Artifact,
     Batch,
+    GeneratedTask,
     Metric,
     Pattern,
     Recipe,
@@ -29,11 +29,12 @@ from cab import (
     Slots,
     TaskInfo,
     register_task,
+    seeds,
 )
-from cab.errors import UsageError
 from cab.task_contract import Split
-from tasks import pictures
+from tasks.artifacts import pictures
 from tasks.backbones.pooled_encoder import Logits, TokenClassifier, valid_tokens
+from tasks.evaluation import parts, share
 from tasks.listops.expressions import (
     DIGITS,
     OPERATOR_SHARE,
@@ -44,7 +45,7 @@ from tasks.listops.expressions import (
     draw_expressions,
     spell,
 )
-from tasks.pooled_classification.task import PooledClassification, share
+from tasks.pooled_classification.task import PooledClassification
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,7 @@ _RECIPES = {
     ),
 }
 
-# Far from the small seeds of training streams.
-_EVALUATION_SEED = {"validation": 1_000_000, "test": 2_000_000}
-_PRIOR_SEED, _PRIOR_DRAWS = 3_000_000, 4096
+_PRIOR_DRAWS = 4096
 _QUARTERS, _DEPTHS = 4, 3
 _SHOWN = 12
 
@@ -165,25 +164,21 @@ _SHOWN = 12
         ),
     )
 )
-class ListOps(PooledClassification):
+class ListOps(PooledClassification, GeneratedTask):
     """Evaluation of nested lists, the tokens pooled."""
 
     classes = tuple(map(str, range(DIGITS)))
 
     def __init__(self, pattern: Pattern, scale: Scale, data_dir: Path | None = None) -> None:
         super().__init__(pattern, scale, data_dir)
-        if data_dir is not None:
-            raise UsageError(f"task {self.info.id!r} generates its problems; it reads no data_dir")
         self.setting = _SETTINGS[scale]
         if scale is Scale.BASE:
             self.evaluation_batch = 32
 
     @property
-    def data_hash(self) -> str:
-        """Hash of the generator's settings."""
-        setting = self.setting
-        text = f"listops {OPERATOR_SHARE} {astuple(setting.grammar)} {setting.expressions}"
-        return hashlib.sha256(text.encode()).hexdigest()
+    def problem_settings(self) -> object:
+        """See `cab.GeneratedTask.problem_settings`."""
+        return OPERATOR_SHARE, self.setting.grammar, self.setting.expressions
 
     @property
     def recipe(self) -> Recipe:
@@ -215,13 +210,13 @@ class ListOps(PooledClassification):
         tokens = batch["tokens"][:, : int(batch["lengths"].max())]
         return model(tokens, valid_tokens(batch["lengths"], tokens.shape[1]))
 
-    def examples(self, split: Split) -> Batch:
+    def examples(self, split: Split, seed: int) -> Batch:
         """See `PooledClassification.examples`."""
-        return _batch(self.expressions(split))
+        return _batch(self.expressions(split, seed))
 
-    def expressions(self, split: Split) -> Expressions:
+    def expressions(self, split: Split, seed: int) -> Expressions:
         """The evaluated expressions of a split."""
-        generator = torch.Generator().manual_seed(_EVALUATION_SEED[split])
+        generator = seeds.evaluation(seed, split)
         return draw_expressions(self.setting.expressions, self.setting.grammar, generator)
 
     def groups(self, examples: Batch) -> dict[str, Tensor]:
@@ -240,11 +235,11 @@ class ListOps(PooledClassification):
 
     def references(self, seed: int) -> dict[str, float]:
         """Of the test expressions; the commonest values are those of other draws."""
-        generator = torch.Generator().manual_seed(_PRIOR_SEED)
+        generator = seeds.generator(0, "statistics")
         drawn = draw_expressions(_PRIOR_DRAWS, self.setting.grammar, generator)
         counts = torch.zeros(len(OPERATORS), DIGITS)
         counts.index_put_((drawn.roots, drawn.values), torch.ones(_PRIOR_DRAWS), accumulate=True)
-        test = self.expressions("test")
+        test = self.expressions("test", seed)
         return {
             "evaluator": 1.0,
             "root-operator": share(counts.argmax(1)[test.roots] == test.values),
@@ -253,7 +248,7 @@ class ListOps(PooledClassification):
 
     def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
         """Expressions with their values, and which values are taken for which."""
-        examples = {name: tensor[:_SHOWN] for name, tensor in self.examples("test").items()}
+        examples = next(parts(self.examples("test", seed), _SHOWN))
         predicted, _ = self.predictions(model, examples)
         lines = [
             f"{'right' if guess == value else 'wrong'}: {guess} for {spell(tokens)} = {value}"
@@ -262,7 +257,10 @@ class ListOps(PooledClassification):
             )
         ]
         caption = "Test expressions with their values, and what mean pooling says."
-        return [pictures.text("expressions", caption, "\n".join(lines)), self.confusion(model)]
+        return [
+            pictures.text("expressions", caption, "\n".join(lines)),
+            self.confusion(model, seed),
+        ]
 
 
 def _batch(drawn: Expressions) -> Batch:

@@ -20,7 +20,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -34,15 +33,17 @@ from cab import (
     Recipe,
     Scale,
     Slots,
-    Task,
     TaskInfo,
     register_task,
+    seeds,
 )
 from cab.task_contract import Split
-from tasks import pictures
+from tasks.artifacts import pictures
 from tasks.backbones.multihead import MultiHeadAttention, start_as_copy, start_as_similarity
 from tasks.backbones.token_transformer import TokenTransformer
-from tasks.data.text_source import EVERYTHING, EXTRACT, WHOLE, folder_problems, load_corpus
+from tasks.data.text_source import WHOLE
+from tasks.evaluation import device_of
+from tasks.text_windows import TextWindowTask
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,7 @@ _RECIPES = {
     ),
 }
 
-_EVALUATION_BATCH = 128
-_EVALUATION_CHARACTERS = 32_768
-"""At most, in a batch of long windows"""
 _SHOWN, _SHOWN_CHARACTERS = 4, 256
-_EVALUATION_SEED = 20_221_014
-"""Validation and test masks are the same for every attention, training seed and checkpoint."""
 
 
 @register_task(
@@ -137,28 +133,17 @@ _EVALUATION_SEED = 20_221_014
         url="https://arxiv.org/abs/2210.07661",
     )
 )
-class MaskedLanguageModeling(Task):
+class MaskedLanguageModeling(TextWindowTask):
     """Character-level RoBERTa on held-out books."""
 
-    def __init__(self, pattern: Pattern, scale: Scale, data_dir: Path | None = None) -> None:
-        super().__init__(pattern, scale, data_dir)
-        self._size = _SIZES[scale]
-        self.corpus = load_corpus(
-            self.info.dataset,
-            data_dir,
-            window=self._size.length,
-            limits=EVERYTHING if scale is Scale.PAPER else EXTRACT,
-        )
-
     @classmethod
-    def data_problems(cls, data_dir: Path) -> list[str]:
-        """See `cab.Task.data_problems`; the longest windows must fit."""
-        return folder_problems(data_dir, _SIZES[Scale.PAPER].length)
+    def longest_window(cls, scale: Scale) -> int:
+        """See `TextWindowTask.longest_window`."""
+        return _SIZES[scale].length
 
     @property
-    def data_hash(self) -> str:
-        """See `cab.Task.data_hash`."""
-        return self.corpus.digest()
+    def _size(self) -> _Size:
+        return _SIZES[self.scale]
 
     @property
     def recipe(self) -> Recipe:
@@ -221,9 +206,7 @@ class MaskedLanguageModeling(Task):
 
     def training_batch(self, generator: torch.Generator) -> Batch:
         """Uniform windows under fresh masks; see `mask`."""
-        text = self.corpus.train
-        starts = text.random_starts(self._size.length, self.recipe.batch_size, generator)
-        return self.mask(text.windows(starts, self._size.length), generator)
+        return self.mask(self.random_windows(self._size.length, generator), generator)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean cross-entropy in nats per masked character."""
@@ -231,26 +214,25 @@ class MaskedLanguageModeling(Task):
         return F.cross_entropy(logits.flatten(0, 1), batch["targets"].flatten())
 
     def evaluate(self, model: nn.Module, split: Split, seed: int) -> dict[str, float]:
-        """Over disjoint windows, spread evenly, under masks that never change."""
-        text = self.corpus.validation if split == "validation" else self.corpus.test
-        starts = text.even_starts(self._size.length, self._size.windows[split])
-        generator = torch.Generator().manual_seed(_EVALUATION_SEED)
-        device = next(model.parameters()).device
-        total = 0.0
-        rows = max(1, min(_EVALUATION_BATCH, _EVALUATION_CHARACTERS // self._size.length))
-        for part in torch.split(starts, rows):
-            hidden = self.mask(text.windows(part, self._size.length), generator)
+        """Over disjoint windows, spread evenly, under masks that are the same for all."""
+        generator = seeds.evaluation(seed, split)
+        device = device_of(model)
+        size = self._size
+        total, windows = 0.0, 0
+        for starts, window in self.even_windows(split, size.length, size.windows[split]):
+            hidden = self.mask(window, generator)
             batch = {name: tensor.to(device) for name, tensor in hidden.items()}
-            total += self.loss(model, batch).item() * len(part)
-        nats = total / len(starts)
+            total += self.loss(model, batch).item() * len(starts)
+            windows += len(starts)
+        nats = total / windows
         return {"bits_per_masked_character": nats / math.log(2), "perplexity": math.exp(nats)}
 
     def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
         """Test windows with their hidden characters, and the likeliest in their places."""
         text, length = self.corpus.test, min(self._size.length, _SHOWN_CHARACTERS)
         window = text.windows(text.even_starts(length, _SHOWN), length)
-        hidden = self.mask(window, torch.Generator().manual_seed(_EVALUATION_SEED))
-        device = next(model.parameters()).device
+        hidden = self.mask(window, seeds.evaluation(seed, "test"))
+        device = device_of(model)
         logits = model(hidden["tokens"].to(device), hidden["masked"].to(device))
         guessed = window.scatter(1, hidden["masked"], logits.argmax(-1).cpu())
         decode = self.corpus.vocabulary.decode

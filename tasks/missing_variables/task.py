@@ -28,10 +28,11 @@ from cab import (
     Task,
     TaskInfo,
     register_task,
+    seeds,
 )
-from cab.errors import UsageError
 from cab.task_contract import Split
-from tasks import pictures
+from tasks.artifacts import pictures
+from tasks.evaluation import answers
 from tasks.forecasting.data import TIME_FEATURES, SeriesDataset
 from tasks.forecasting.simbench import ForecastingSimbench
 from tasks.missing_variables.model import VariableModel
@@ -72,9 +73,6 @@ RECIPES = {
         precision="bfloat16",
     ),
 }
-
-EVALUATION_SEED: dict[Split, int] = {"validation": 1_000_000, "test": 2_000_000}
-"""Of the variables dropped; the same for every seed, so that all answer the same questions."""
 
 MASKS = 16
 """Patterns of missing variables per share; consecutive windows have different ones."""
@@ -148,8 +146,6 @@ class MissingVariables(Task):
 
     def __init__(self, pattern: Pattern, scale: Scale, data_dir: Path | None = None) -> None:
         super().__init__(pattern, scale, data_dir)
-        if data_dir is not None:
-            raise UsageError(f"task {self.info.id!r} reads its embedded data only, no data_dir")
         self.setting = SETTINGS[scale]
         self._window = self.setting.history + self.setting.horizon
         self.data = SeriesDataset.of(ForecastingSimbench.embedded_table(), self._window)
@@ -208,15 +204,16 @@ class MissingVariables(Task):
         """Mean squared error of all variables."""
         return F.mse_loss(model(batch), batch["target"])
 
-    def questions(self, split: Split) -> dict[int, list[Batch]]:
-        """What a split is evaluated on: by share, a batch for each pattern of missing variables."""
+    def questions(self, split: Split, seed: int) -> dict[int, list[Batch]]:
+        """What a split is evaluated on: by share, a batch for each pattern of missing variables,
+        which the seed draws.
+        """
         series = self.data.validation if split == "validation" else self.data.test
         starts = series.even_starts(self._window, self.setting.windows[split])
-        generator = torch.Generator().manual_seed(EVALUATION_SEED[split])
         drawn: dict[int, list[Batch]] = {}
         for percent in SHARES:
             counts = torch.full((MASKS,), missing_count(percent, self.variables))
-            masks = drop(counts, self.variables, generator)
+            masks = drop(counts, self.variables, seeds.evaluation(seed, split, percent))
             drawn[percent] = [
                 self._windows(split, starts[i::MASKS], mask.expand(len(starts[i::MASKS]), -1))
                 for i, mask in enumerate(masks)
@@ -224,21 +221,17 @@ class MissingVariables(Task):
         return drawn
 
     def _windows(self, split: str, starts: Tensor, present: Tensor) -> Batch:
-        series = getattr(self.data, split)
+        data = self.data
+        series = {"train": data.train, "validation": data.validation, "test": data.test}[split]
         return masked_windows(series, starts, present, self.setting.history, self.setting.horizon)
 
     def evaluate(self, model: nn.Module, split: Split, seed: int) -> dict[str, float]:
         """Errors on `questions`."""
-        device = next(model.parameters()).device
-
-        def predict(batch: Batch) -> Tensor:
-            return model({name: x.to(device) for name, x in batch.items()}).float().cpu()
-
-        return scores(predict, self.questions(split))
+        return scores(lambda batch: answers(model, batch), self.questions(split, seed))
 
     def references(self, seed: int) -> dict[str, float]:
         """Errors of the predictors in closed form, on the same test questions."""
-        setting, asked = self.setting, self.questions("test")
+        setting, asked = self.setting, self.questions("test", seed)
         ridge = RidgeForecaster(self.data.train, setting.history, setting.horizon, PENALTY)
 
         def calendar(batch: Batch) -> Tensor:
@@ -256,17 +249,16 @@ class MissingVariables(Task):
 
     def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
         """Forecasts of three variables in a test window in which all but a few are missing."""
-        device = next(model.parameters()).device
         shown = [self.data.columns.index(name) for name in SHOWN_VARIABLES]
         start = self.data.test.even_starts(self._window, 3)[1:2]
         present = drop(
             torch.tensor([missing_count(90, self.variables)]),
             self.variables,
-            torch.Generator().manual_seed(EVALUATION_SEED["test"]),
+            seeds.evaluation(seed, "test", "shown"),
         )
         present[:, shown] = False
         batch = self._windows("test", start, present)
-        forecast = model({name: x.to(device) for name, x in batch.items()}).float().cpu()
+        forecast = answers(model, batch)
         count = int(present.sum())
         return [
             pictures.lines(

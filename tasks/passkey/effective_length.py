@@ -26,7 +26,7 @@ def effective_length(accuracy: Mapping[int, float], threshold: float = THRESHOLD
 
 
 def effective_length_interval(
-    right: Mapping[int, Tensor], seed: int, threshold: float = THRESHOLD
+    right: Mapping[int, Tensor], generator: torch.Generator, threshold: float = THRESHOLD
 ) -> tuple[int, int]:
     """Bootstrap interval (95 %, percentile) of the effective length over the tested problems.
 
@@ -34,10 +34,9 @@ def effective_length_interval(
 
     Args:
         right: by length, (depths, problems) of 0 and 1; problems are drawn anew within each depth.
-        seed: of the draws.
+        generator: of the draws.
         threshold: as in `effective_length`.
     """
-    generator = torch.Generator().manual_seed(seed)
     lengths = sorted(right)
     holds = []
     for length in lengths:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tasks.associative_recall.problem import distinct
+from tasks.problems.recall import distinct
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,27 +13,28 @@ from torch.nn import functional as F
 from cab import (
     Artifact,
     Batch,
+    GeneratedTask,
     Metric,
     Pattern,
     Recipe,
     Reference,
     Scale,
     Slots,
-    Task,
     TaskInfo,
     register_task,
+    seeds,
 )
-from cab.errors import UsageError
 from cab.task_contract import Split
-from tasks import charts
-from tasks.associative_recall.problem import look_up
+from tasks.artifacts import charts
 from tasks.backbones.recall import StreamRecall
+from tasks.evaluation import beside, parts, share
 from tasks.passkey.effective_length import (
     THRESHOLD,
     effective_length,
     effective_length_interval,
 )
 from tasks.passkey.problem import Haystack, draw_places, draw_places_at, draw_streams
+from tasks.problems.recall import logits_everywhere, look_up
 
 QUESTIONS = 4
 """At the end of a stream in training; one is asked in evaluation"""
@@ -100,9 +100,6 @@ SETTINGS = {
         ),
     ),
 }
-
-# Far from the small seeds of training draws, so that no evaluated problem was trained on.
-EVALUATION_SEED = {"validation": 1_000_000, "test": 2_000_000}
 
 _TOKENS_AT_ONCE = 16_384
 """At most, in one forward pass of evaluation"""
@@ -192,9 +189,10 @@ _TOKENS_AT_ONCE = 16_384
         "Transformers (passkey retrieval)",
         url="https://arxiv.org/abs/2305.16300",
         probe=True,
+        fresh_evaluation=True,
     )
 )
-class Passkey(Task):
+class Passkey(GeneratedTask):
     """One value out of a haystack.
 
     With the control ``none`` nothing of the needles reaches the question. Places are sinusoids that
@@ -203,17 +201,14 @@ class Passkey(Task):
 
     def __init__(self, pattern: Pattern, scale: Scale, data_dir: Path | None = None) -> None:
         super().__init__(pattern, scale, data_dir)
-        if data_dir is not None:
-            raise UsageError(f"task {self.info.id!r} generates its problems; it reads no data_dir")
         self.setting = SETTINGS[scale]
 
     @property
-    def data_hash(self) -> str:
-        """Hash of the generator's settings."""
+    def problem_settings(self) -> object:
+        """See `cab.GeneratedTask.problem_settings`."""
         setting = self.setting
-        sizes = setting.trained, setting.beyond, setting.problems, DEPTHS, QUESTIONS
-        text = f"needles, every even length, {astuple(setting.haystack)} {sizes}"
-        return hashlib.sha256(text.encode()).hexdigest()
+        lengths = setting.trained, setting.beyond
+        return setting.haystack, lengths, setting.problems, DEPTHS, QUESTIONS
 
     @property
     def recipe(self) -> Recipe:
@@ -256,6 +251,14 @@ class Passkey(Task):
         logits = model(batch["tokens"], batch["read"])
         return F.cross_entropy(logits.flatten(0, 1), batch["targets"].flatten())
 
+    def causal_inputs(self) -> tuple[str, ...]:
+        """See `cab.Task.causal_inputs`."""
+        return ("tokens",)
+
+    def causal_outputs(self, model: nn.Module, batch: Batch) -> Tensor:
+        """(B, L, V) logits at every place, asked or not."""
+        return logits_everywhere(model, batch["tokens"])
+
     def evaluate(self, model: nn.Module, split: Split, seed: int) -> dict[str, float]:
         """Over the grid of lengths and depths, on streams drawn from (split, seed).
 
@@ -268,7 +271,7 @@ class Passkey(Task):
             right[length], entropy = _graded(model, batch)
             if length in setting.trained:
                 nats.append(entropy)
-        accuracy = {length: hits.double().mean().item() for length, hits in right.items()}
+        accuracy = {length: share(hits) for length, hits in right.items()}
         scores = {
             "accuracy": _mean(accuracy, setting.trained),
             "cross_entropy": sum(nats) / len(nats),
@@ -276,7 +279,7 @@ class Passkey(Task):
         }
         if split == "validation":
             return scores
-        low, high = effective_length_interval(right, seed)
+        low, high = effective_length_interval(right, seeds.evaluation(seed, split, "bootstrap"))
         return {
             **scores,
             "accuracy_beyond": _mean(accuracy, setting.beyond),
@@ -287,9 +290,9 @@ class Passkey(Task):
 
     def evaluated(self, split: Split, seed: int) -> Iterator[tuple[int, dict[str, Tensor]]]:
         """By length: streams of all depths, those of one depth together."""
-        generator = torch.Generator().manual_seed(EVALUATION_SEED[split] + seed)
         setting = self.setting
         for length in setting.lengths if split == "test" else setting.trained:
+            generator = seeds.evaluation(seed, split, length)
             count = setting.problems * (2 if length in setting.trained else 1)
             depths = torch.tensor(DEPTHS).repeat_interleave(count)
             starts = draw_places_at(depths, length, setting.haystack, generator)
@@ -302,7 +305,7 @@ class Passkey(Task):
         for length, batch in self.evaluated("test", seed):
             if length in self.setting.trained:
                 answers = look_up(batch["tokens"], batch["read"]) - haystack.first_value
-                found.append((answers == batch["targets"]).double().mean().item())
+                found.append(share(answers == batch["targets"]))
         return {
             "look-up": sum(found) / len(found),
             "chance": 1 / haystack.values,
@@ -335,10 +338,9 @@ class Passkey(Task):
 
 def _graded(model: nn.Module, batch: Batch) -> tuple[Tensor, float]:
     """(depths, problems) whether the value was retrieved, and the mean cross-entropy."""
-    device = next(model.parameters()).device
     rows = max(1, _TOKENS_AT_ONCE // batch["tokens"].shape[1])
-    parts = zip(batch["tokens"].split(rows), batch["read"].split(rows), strict=True)
-    logits = torch.cat([model(t.to(device), r.to(device)).float().cpu() for t, r in parts])[:, 0]
+    asked = (beside(model, part) for part in parts(batch, rows))
+    logits = torch.cat([model(x["tokens"], x["read"]).float().cpu() for x in asked])[:, 0]
     targets = batch["targets"][:, 0]
     right = logits.argmax(-1) == targets
     return right.view(len(DEPTHS), -1), F.cross_entropy(logits, targets).item()

@@ -27,16 +27,17 @@ from cab import (
     Slots,
     TaskInfo,
     register_task,
+    seeds,
 )
-from cab.errors import UsageError
 from cab.task_contract import Split
-from tasks import pictures
+from tasks.artifacts import pictures
 from tasks.backbones.pooled_encoder import Logits
 from tasks.data.embedded import dataset
 from tasks.data.images import digits
+from tasks.evaluation import share
 from tasks.pixel_classification.model import PixelClassifier
 from tasks.pixel_classification.pixels import ridge_classifier, shift, shrink
-from tasks.pooled_classification.task import PooledClassification, share
+from tasks.pooled_classification.task import PooledClassification
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,6 @@ _RECIPES = {
     ),
 }
 
-_SHIFT_SEED = {"validation": 1_000_000, "test": 2_000_000, "train": 3_000_000}
-"""Validation and test pictures are the same for every attention, training seed and checkpoint."""
 _RIDGE_COPIES, _RIDGE_PENALTY = 8, 1e-3
 _SHOWN_ROWS, _SHOWN_COLUMNS = 4, 12
 
@@ -116,8 +115,6 @@ class PixelClassification(PooledClassification):
 
     def __init__(self, pattern: Pattern, scale: Scale, data_dir: Path | None = None) -> None:
         super().__init__(pattern, scale, data_dir)
-        if data_dir is not None:
-            raise UsageError(f"task {self.info.id!r} has its own digits; it reads no data_dir")
         self.setting = _SETTINGS[scale]
         self._images, self._labels = digits("train")
         # Like every statistic, those of the grey levels come from the training split alone.
@@ -161,10 +158,9 @@ class PixelClassification(PooledClassification):
         """See `PooledClassification.classify`."""
         return model(batch["pixels"])
 
-    def examples(self, split: Split) -> Batch:
+    def examples(self, split: Split, seed: int) -> Batch:
         """See `PooledClassification.examples`."""
-        generator = torch.Generator().manual_seed(_SHIFT_SEED[split])
-        return self._batch(*digits(split), generator)
+        return self._batch(*digits(split), seeds.evaluation(seed, split))
 
     def _batch(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Batch:
         moved = shift(images, self.setting.shift, generator)
@@ -173,14 +169,15 @@ class PixelClassification(PooledClassification):
 
     def references(self, seed: int) -> dict[str, float]:
         """Ridge regression in float64 on shifted training digits, applied to the test pictures."""
-        generator = torch.Generator().manual_seed(_SHIFT_SEED["train"])
         copies = self._batch(
-            self._images.repeat(_RIDGE_COPIES, 1, 1), self._labels.repeat(_RIDGE_COPIES), generator
+            self._images.repeat(_RIDGE_COPIES, 1, 1),
+            self._labels.repeat(_RIDGE_COPIES),
+            seeds.generator(0, "statistics"),
         )
         weights, intercepts = ridge_classifier(
             copies["pixels"].double(), copies["labels"], len(self.classes), _RIDGE_PENALTY
         )
-        test = self.examples("test")
+        test = self.examples("test", seed)
         predicted = (test["pixels"].double() @ weights + intercepts).argmax(1)
         return {
             "ridge-regression": share(predicted == test["labels"]),
@@ -189,15 +186,15 @@ class PixelClassification(PooledClassification):
 
     def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
         """Test pictures that are taken for another digit, and which are taken for which."""
-        test = self.examples("test")
+        test = self.examples("test", seed)
         predicted, _ = self.predictions(model, test)
         wrong = (predicted != test["labels"]).nonzero()[:, 0][: _SHOWN_ROWS * _SHOWN_COLUMNS]
         if not len(wrong):
-            return [self.confusion(model)]
+            return [self.confusion(model, seed)]
         grey = test["pixels"][wrong] * self._deviation + self._mean
         tiles = list((grey.view(-1, *(self.setting.side,) * 2) * 255).byte().numpy())
         rows = [tiles[i : i + _SHOWN_COLUMNS] for i in range(0, len(tiles), _SHOWN_COLUMNS)]
         said = " ".join(f"{predicted[i]}" for i in wrong.tolist())
         caption = f"Test pictures that mean pooling takes for other digits, row by row: {said}."
         picture = pictures.image("mistaken", caption, pictures.grid(rows), zoom=4)
-        return [picture, self.confusion(model)]
+        return [picture, self.confusion(model, seed)]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cab import Pattern, Slots
+from cab import Layer, Pattern
 from tasks.backbones.multihead import MultiHeadAttention
 from tasks.backbones.transformer import FeedForward
 from tasks.point_completion.geometry import take
@@ -73,24 +73,18 @@ class EncoderLayer(nn.Module):
 
     def __init__(
         self,
-        slots: Slots,
+        layer: Layer,
         dim: int,
         heads: int,
         *,
-        layer_index: int,
-        layers: int,
-        max_length: int,
         geometry_aware: bool,
     ) -> None:
         super().__init__()
         self.attention = MultiHeadAttention(
-            slots,
+            layer,
             Pattern.NONCAUSAL_SELF,
             dim,
             heads,
-            layer_index=layer_index,
-            layers=layers,
-            max_length=max_length,
         )
         self.neighbours = GeometryAware(dim) if geometry_aware else None
         self.feed_forward = FeedForward(dim, EXPANSION)
@@ -113,26 +107,20 @@ class DecoderLayer(nn.Module):
 
     def __init__(
         self,
-        slots: Slots,
+        layer: Layer,
         dim: int,
         heads: int,
         *,
-        layer_index: int,
-        layers: int,
-        max_length: int,
         geometry_aware: bool,
     ) -> None:
         super().__init__()
 
         def attention(pattern: Pattern) -> MultiHeadAttention:
             return MultiHeadAttention(
-                slots,
+                layer,
                 pattern,
                 dim,
                 heads,
-                layer_index=layer_index,
-                layers=layers,
-                max_length=max_length,
             )
 
         self.attention = attention(Pattern.NONCAUSAL_SELF)

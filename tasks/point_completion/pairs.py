@@ -11,9 +11,6 @@ import torch
 from cab import Batch
 from cab.task_contract import Split
 
-EVALUATION_SEED = 7
-"""Turns, directions and samples of points at evaluation are the same in every run"""
-
 
 @dataclass(frozen=True)
 class Amounts:
@@ -44,7 +41,7 @@ class Pairs(Protocol):
         """Distinct random shapes (as long as there are enough), one view of each."""
 
     def evaluation_batches(self, split: Split, pairs: int, size: int) -> Iterator[Batch]:
-        """That many pairs, spread evenly over the split, the same at every call; ``size`` a batch.
+        """That many pairs, spread evenly over the split, the same in every run; ``size`` a batch.
 
         Data with a single view of each shape has no more pairs than shapes.
         """

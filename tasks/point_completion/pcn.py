@@ -21,10 +21,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cab import Batch
+from cab import Batch, seeds
 from cab.errors import DataError
 from cab.task_contract import Split
-from tasks.point_completion.pairs import EVALUATION_SEED, Amounts, some, spread
+from tasks.point_completion.pairs import Amounts, some, spread
 from tasks.point_completion.pcd import read_pcd
 
 LAYOUT = (
@@ -104,7 +104,7 @@ class PcnPairs:
         """
         models = self.models[split]
         rows = spread(len(models), min(len(models), pairs))
-        generator = torch.Generator().manual_seed(EVALUATION_SEED)
+        generator = seeds.evaluation(0, split)
         for begin in range(0, len(rows), size):
             part = [models[i] for i in rows[begin : begin + size]]
             yield _stacked([self._pair(m, 0, self.amounts.truth, generator) for m in part])

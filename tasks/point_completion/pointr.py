@@ -95,12 +95,9 @@ class PoinTr(nn.Module):
         self.input = TokenMlp(size.stages[-1].channels, dim, dim)
         self.encoder = nn.ModuleList(
             EncoderLayer(
-                slots,
+                slots.layer(index, of=size.encoder_layers, max_length=size.proxies),
                 dim,
                 size.heads,
-                layer_index=index,
-                layers=size.encoder_layers,
-                max_length=size.proxies,
                 geometry_aware=published and index == 0,
             )
             for index in range(size.encoder_layers)
@@ -108,12 +105,11 @@ class PoinTr(nn.Module):
         self.queries = (QueryGenerator if published else LearnedQueries)(dim, size.queries)
         self.decoder = nn.ModuleList(
             DecoderLayer(
-                slots,
+                slots.layer(
+                    index, of=size.decoder_layers, max_length=max(size.queries, size.proxies)
+                ),
                 dim,
                 size.heads,
-                layer_index=index,
-                layers=size.decoder_layers,
-                max_length=max(size.queries, size.proxies),
                 geometry_aware=published and index == 0,
             )
             for index in range(size.decoder_layers)

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cab import Batch
+from cab import Batch, seeds
 from cab.task_contract import Split
 from tasks.data.embedded import dataset as embedded_dataset
 from tasks.data.shapes import load_shapes
-from tasks.point_completion.pairs import EVALUATION_SEED, Amounts, some, spread
+from tasks.point_completion.pairs import Amounts, some, spread
 
 _TILT = 0.5
 """Directions are rather horizontal: things are rarely seen from straight above or below"""
@@ -50,7 +50,7 @@ class EmbeddedPairs:
     def evaluation_batches(self, split: Split, pairs: int, size: int) -> Iterator[Batch]:
         """Fixed views; several of a shape where there are fewer shapes than pairs."""
         shapes = self.shapes.validation if split == "validation" else self.shapes.test
-        generator = torch.Generator().manual_seed(EVALUATION_SEED)
+        generator = seeds.evaluation(0, split)
         rows = spread(len(shapes), pairs)
         for begin in range(0, len(rows), size):
             points = shapes.points[rows[begin : begin + size]]

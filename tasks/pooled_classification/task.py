@@ -16,8 +16,9 @@ from torch.nn import functional as F
 
 from cab import Artifact, Batch, Task
 from cab.task_contract import Split
-from tasks import pictures
+from tasks.artifacts import pictures
 from tasks.backbones.pooled_encoder import Logits
+from tasks.evaluation import beside, parts, share
 
 PROBE_WEIGHT = 1e-3
 """Of the probe's loss. Adam's steps do not depend on the scale of a gradient, but the clipping of
@@ -38,10 +39,12 @@ class PooledClassification(Task):
         """Both readouts of a batch; its ``labels`` are not read."""
 
     @abstractmethod
-    def examples(self, split: Split) -> Batch:
+    def examples(self, split: Split, seed: int) -> Batch:
         """All sequences of a split, row by row, with their ``labels`` (N,).
 
-        They are the same for every attention, training seed and checkpoint.
+        Args:
+            split: validation or test.
+            seed: as in `cab.Task.evaluate`; of what is drawn.
         """
 
     def groups(self, examples: Batch) -> dict[str, Tensor]:
@@ -56,19 +59,16 @@ class PooledClassification(Task):
 
     def predictions(self, model: nn.Module, examples: Batch) -> tuple[Tensor, Tensor]:
         """(N,) classes by mean pooling and by the probe, on the CPU."""
-        device = next(model.parameters()).device
         chosen = []
-        for start in range(0, len(examples["labels"]), self.evaluation_batch):
-            rows = slice(start, start + self.evaluation_batch)
-            batch = {name: tensor[rows].to(device) for name, tensor in examples.items()}
-            logits = self.classify(model, batch)
+        for part in parts(examples, self.evaluation_batch):
+            logits = self.classify(model, beside(model, part))
             chosen.append(torch.stack([x.argmax(-1).cpu() for x in logits]))
         mean, probe = torch.cat(chosen, dim=1)
         return mean, probe
 
     def evaluate(self, model: nn.Module, split: Split, seed: int) -> dict[str, float]:
         """Shares of correct classes; see `examples` and `groups`."""
-        examples = self.examples(split)
+        examples = self.examples(split, seed)
         mean, probe = (x == examples["labels"] for x in self.predictions(model, examples))
         scores = {"accuracy": share(mean), "accuracy_ep": share(probe)}
         for name, members in self.groups(examples).items():
@@ -76,9 +76,9 @@ class PooledClassification(Task):
                 scores[f"accuracy_{name}"] = share(mean[members])
         return scores
 
-    def confusion(self, model: nn.Module) -> Artifact:
+    def confusion(self, model: nn.Module, seed: int) -> Artifact:
         """Which classes are taken for which, of the test split by mean pooling."""
-        examples = self.examples("test")
+        examples = self.examples("test", seed)
         predicted, _ = self.predictions(model, examples)
         count = len(self.classes)
         pairs = torch.bincount(examples["labels"] * count + predicted, minlength=count**2)
@@ -94,8 +94,3 @@ class PooledClassification(Task):
             picture,
             zoom=16,
         )
-
-
-def share(hits: Tensor) -> float:
-    """Share of True in a (N,) bool tensor."""
-    return hits.double().mean().item()

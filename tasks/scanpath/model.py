@@ -53,14 +53,11 @@ class FixationDecoder(nn.Module):
         self.step = nn.Parameter(0.3 * torch.randn(length, dim))
         self.layers = nn.ModuleList(
             CrossAttentionLayer(
-                slots,
+                slots.layer(index, of=layers, max_length=max(objects, length)),
                 Pattern.CAUSAL_SELF,
                 Pattern.CAUSAL_CROSS,
                 dim,
                 heads,
-                layer_index=index,
-                layers=layers,
-                max_length=max(objects, length),
                 expansion=expansion,
             )
             for index in range(layers)

@@ -6,7 +6,6 @@ the searcher's own. Trained on scenes of any of three numbers of objects, evalua
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,19 +18,20 @@ from torch.nn import functional as F
 from cab import (
     Artifact,
     Batch,
+    GeneratedTask,
     Metric,
     Pattern,
     Recipe,
     Reference,
     Scale,
     Slots,
-    Task,
     TaskInfo,
     register_task,
+    seeds,
 )
-from cab.errors import UsageError
 from cab.task_contract import Split
-from tasks import pictures
+from tasks.artifacts import pictures
+from tasks.evaluation import beside, share
 from tasks.scanpath.drawing import draw_scanpath
 from tasks.scanpath.model import FixationDecoder
 from tasks.scanpath.scenes import (
@@ -79,9 +79,6 @@ RECIPES = {
         steps=10_000, batch_size=256, learning_rate=5e-4, evaluations=5, precision="bfloat16"
     ),
 }
-
-# Far from the small seeds of training streams, so that no evaluated scene was trained on.
-EVALUATION_SEED: dict[Split, int] = {"validation": 1_000_000, "test": 2_000_000}
 
 LEVELS = ("few", "some", "many")
 
@@ -145,24 +142,22 @@ LEVELS = ("few", "some", "many")
         paper="Fang et al., OAT: Object-Level Attention Transformer for Gaze Scanpath Prediction",
         url="https://arxiv.org/abs/2407.13335",
         probe=True,
+        fresh_evaluation=True,
     )
 )
-class Scanpath(Task):
+class Scanpath(GeneratedTask):
     """Search among generated objects."""
 
     def __init__(self, pattern: Pattern, scale: Scale, data_dir: Path | None = None) -> None:
         super().__init__(pattern, scale, data_dir)
-        if data_dir is not None:
-            raise UsageError(f"task {self.info.id!r} generates its scenes; it reads no data_dir")
         self.setting = SETTINGS[scale]
 
     @property
-    def data_hash(self) -> str:
-        """Hash of the generator's settings."""
+    def problem_settings(self) -> object:
+        """See `cab.GeneratedTask.problem_settings`."""
         setting = self.setting
-        scenes = sorted(setting.scenes.items())
-        settings = (COLOURS, SHAPES, SIZES, POLICY, setting.objects, setting.length, scenes)
-        return hashlib.sha256(f"guided search {settings}".encode()).hexdigest()
+        kinds = COLOURS, SHAPES, SIZES
+        return kinds, POLICY, setting.objects, setting.length, setting.scenes
 
     @property
     def recipe(self) -> Recipe:
@@ -202,42 +197,47 @@ class Scanpath(Task):
         chosen, taken = choices(batch["paths"], batch["present"].shape[1])
         return F.cross_entropy(model(batch)[taken].float(), chosen[taken])
 
+    def causal_inputs(self) -> tuple[str, ...]:
+        """See `cab.Task.causal_inputs`."""
+        return ("paths",)
+
+    def causal_outputs(self, model: nn.Module, batch: Batch) -> Tensor:
+        """(B, T, N + 1) logits of every step."""
+        return model(batch)
+
     def questions(self, split: Split, seed: int) -> dict[str, tuple[Scenes, Tensor]]:
         """Scenes and paths that (split, seed) is evaluated on, by number of objects."""
-        generator = torch.Generator().manual_seed(EVALUATION_SEED[split] + seed)
         count = self.setting.scenes[split]
         return {
-            level: self.draw(torch.full((count,), objects), generator)
+            level: self.draw(
+                torch.full((count,), objects), seeds.evaluation(seed, split, "scenes", level)
+            )
             for level, objects in zip(LEVELS, self.setting.objects, strict=True)
         }
 
     def evaluate(self, model: nn.Module, split: Split, seed: int) -> dict[str, float]:
         """Likelihood and accuracy on `questions`; similarity of one drawn path a scene."""
-        device = next(model.parameters()).device
 
         def predict(scenes: Scenes, paths: Tensor) -> Tensor:
-            batch = scanpath_batch(scenes, paths)
-            logits = model({name: x.to(device) for name, x in batch.items()})
+            logits = model(beside(model, scanpath_batch(scenes, paths)))
             return logits.double().log_softmax(-1).cpu()
 
         asked = self.questions(split, seed)
         scenes, paths = asked[LEVELS[-1]]
-        drawn = self.imagine(model, scenes, EVALUATION_SEED[split] + seed)
+        drawn = self.imagine(model, scenes, seeds.evaluation(seed, split, "imagined"))
         return {
             **likelihoods(predict, asked),
             "similarity": sequence_similarity(drawn, paths).mean().item(),
         }
 
-    def imagine(self, model: nn.Module, scenes: Scenes, seed: int) -> Tensor:
+    def imagine(self, model: nn.Module, scenes: Scenes, generator: torch.Generator) -> Tensor:
         """(B, T) paths drawn from the model step by step."""
-        device = next(model.parameters()).device
-        generator = torch.Generator().manual_seed(seed)
         batch, most = scenes.present.shape
         paths = torch.full((batch, self.setting.length), NOTHING)
         going = torch.ones(batch, dtype=torch.bool)
         for step in range(self.setting.length):
             inputs = scanpath_batch(scenes, paths[:, : step + 1])
-            logits = model({name: x.to(device) for name, x in inputs.items()})[:, -1]
+            logits = model(beside(model, inputs))[:, -1]
             likely = logits.double().softmax(-1).cpu()
             drawn = torch.multinomial(likely, 1, generator=generator)[:, 0]
             going &= drawn < most
@@ -256,8 +256,8 @@ class Scanpath(Task):
             first = taken[:, 0].sum() / taken.sum()
             guesses.append(math.log(objects + 1) + first.item() * math.log(objects / (objects + 1)))
         scenes, paths = asked[LEVELS[-1]]
-        generator = torch.Generator().manual_seed(EVALUATION_SEED["test"] + seed)
-        again = draw_scanpaths(scenes, self.setting.length, generator)
+        second = seeds.evaluation(seed, "test", "second path")
+        again = draw_scanpaths(scenes, self.setting.length, second)
         return {
             "searcher": own["nll"],
             "searcher-entropy": sum(entropies) / len(entropies),
@@ -270,7 +270,7 @@ class Scanpath(Task):
     def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
         """Two scenes, each with the searcher's path and one drawn from the model."""
         scenes, paths = self.questions("test", seed)[LEVELS[-1]]
-        drawn = self.imagine(model, scenes, EVALUATION_SEED["test"] + seed)
+        drawn = self.imagine(model, scenes, seeds.evaluation(seed, "test", "imagined"))
         tiles = [
             [draw_scanpath(scenes, row, path[row]) for path in (paths, drawn)] for row in (0, 1)
         ]
@@ -323,7 +323,7 @@ def likelihoods(
         chosen, taken = choices(paths, scenes.present.shape[1])
         log = predict(scenes, paths)[taken]
         losses[f"nll_{level}"] = F.nll_loss(log, chosen[taken]).item()
-        hits.append((log.argmax(-1) == chosen[taken]).double().mean().item())
+        hits.append(share(log.argmax(-1) == chosen[taken]))
     return {
         "nll": sum(losses.values()) / len(losses),
         **losses,

@@ -33,4 +33,4 @@ def start_from_moves(model: TokenTransformer, cases: Sequence[Case], most_object
     model.token.weight.copy_(torch.cat(letters))
     model.readout.weight.copy_(holds.flatten(0, 1) / width**0.5)
     for layer in model.layers:
-        start_as_copy(layer.attention, 0.5)  # type: ignore[arg-type]
+        start_as_copy(layer.attention, 0.5)  # type: ignore[arg-type]  # of a list of modules

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,20 +13,21 @@ from torch.nn import functional as F
 from cab import (
     Artifact,
     Batch,
+    GeneratedTask,
     Metric,
     Pattern,
     Recipe,
     Reference,
     Scale,
     Slots,
-    Task,
     TaskInfo,
     register_task,
+    seeds,
 )
-from cab.errors import UsageError
 from cab.task_contract import Split
-from tasks import charts
+from tasks.artifacts import charts
 from tasks.backbones.token_transformer import TokenTransformer
+from tasks.evaluation import beside, parts, share
 from tasks.state_tracking.model import start_from_moves
 from tasks.state_tracking.problem import Case, draw_letters, track, track_last
 
@@ -91,9 +91,6 @@ SETTINGS = {
 
 EVALUATED_STEPS = (1, 2, 4, 8, 16, 32, 64)
 WINDOWS = {"memoryless": 1, "last-two": 2, "last-four": 4}
-
-# Far from the small seeds of training draws, so that no evaluated problem was trained on.
-EVALUATION_SEED = {"validation": 1_000_000, "test": 2_000_000}
 
 _AT_ONCE = 256
 """Words of one forward pass in evaluation"""
@@ -173,9 +170,10 @@ _AT_ONCE = 256
         paper="Zuo et al., Local Linear Attention (permutation state tracking)",
         url="https://arxiv.org/abs/2510.01450",
         probe=True,
+        fresh_evaluation=True,
     )
 )
-class StateTracking(Task):
+class StateTracking(GeneratedTask):
     """The running product of permutations.
 
     A GPT-2 of two layers with feed-forward layers; every case has letters of its own, so the first
@@ -185,8 +183,6 @@ class StateTracking(Task):
 
     def __init__(self, pattern: Pattern, scale: Scale, data_dir: Path | None = None) -> None:
         super().__init__(pattern, scale, data_dir)
-        if data_dir is not None:
-            raise UsageError(f"task {self.info.id!r} generates its problems; it reads no data_dir")
         self.setting = SETTINGS[scale]
         self._alphabets = [case.alphabet() for case in CASES]
         sizes = [len(alphabet) for alphabet in self._alphabets]
@@ -195,11 +191,9 @@ class StateTracking(Task):
         self._letters = sum(sizes)
 
     @property
-    def data_hash(self) -> str:
-        """Hash of the generator's settings."""
-        cases = ", ".join(case.name for case in CASES)
-        text = f"permutations {cases} {self.setting.steps} {self.setting.problems}"
-        return hashlib.sha256(text.encode()).hexdigest()
+    def problem_settings(self) -> object:
+        """See `cab.GeneratedTask.problem_settings`."""
+        return CASES, self.setting.steps, self.setting.problems
 
     @property
     def recipe(self) -> Recipe:
@@ -249,14 +243,19 @@ class StateTracking(Task):
         """Mean cross-entropy over steps and positions."""
         return F.cross_entropy(_logits(model, batch).flatten(0, 2), batch["states"].flatten())
 
+    def causal_inputs(self) -> tuple[str, ...]:
+        """See `cab.Task.causal_inputs`."""
+        return ("tokens",)
+
+    def causal_outputs(self, model: nn.Module, batch: Batch) -> Tensor:
+        """(B, T, N^2) logits of every object in every position."""
+        return model(batch["tokens"])
+
     def evaluate(self, model: nn.Module, split: Split, seed: int) -> dict[str, float]:
         """By case and by step, over words drawn from (split, seed)."""
         scores, by_step, nats = {}, [], []
-        device = next(model.parameters()).device
         for case, _, batch in self.evaluated(split, seed):
-            right, entropy = self._graded(
-                model, {name: tensor.to(device) for name, tensor in batch.items()}
-            )
+            right, entropy = self._graded(model, batch)
             scores[f"accuracy_{case.name}"] = right.mean().item()
             by_step.append(right)
             nats.append(entropy)
@@ -275,21 +274,16 @@ class StateTracking(Task):
 
     def _graded(self, model: nn.Module, batch: Batch) -> tuple[Tensor, float]:
         """Share of positions named after each step (T,), and the mean cross-entropy."""
-        parts = [
-            {"tokens": tokens, "states": states}
-            for tokens, states in zip(
-                batch["tokens"].split(_AT_ONCE), batch["states"].split(_AT_ONCE), strict=True
-            )
-        ]
-        logits = torch.cat([_logits(model, part).float() for part in parts])
+        batch = beside(model, batch)
+        logits = torch.cat([_logits(model, part).float() for part in parts(batch, _AT_ONCE)])
         states = batch["states"]
         right = (logits.argmax(-1) == states).double().mean((0, 2))
         return right.cpu(), F.cross_entropy(logits.flatten(0, 2), states.flatten()).item()
 
     def evaluated(self, split: Split, seed: int) -> Iterator[tuple[Case, Tensor, Batch]]:
         """The words of a split: by case its letters (B, T) and its batch."""
-        generator = torch.Generator().manual_seed(EVALUATION_SEED[split] + seed)
         for index, case in enumerate(CASES):
+            generator = seeds.evaluation(seed, split, case.name)
             yield case, *self.draw(index, self.setting.problems, generator)
 
     def references(self, seed: int) -> dict[str, float]:
@@ -299,18 +293,15 @@ class StateTracking(Task):
             alphabet = case.alphabet()
             guesses = {name: track_last(letters, alphabet, w) for name, w in WINDOWS.items()}
             for name, guess in {"tracker": track(letters, alphabet), **guesses}.items():
-                found[name].append((guess == batch["states"]).double().mean().item())
+                found[name].append(share(guess == batch["states"]))
         chance = sum(1 / case.objects for case in CASES) / len(CASES)
         return {name: sum(x) / len(x) for name, x in found.items()} | {"chance": chance}
 
     def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
         """Accuracy over the length of the prefix, by case."""
-        device = next(model.parameters()).device
         series: dict[str, dict[float, float]] = {}
         for case, _, batch in self.evaluated("test", seed):
-            right, _ = self._graded(
-                model, {name: tensor.to(device) for name, tensor in batch.items()}
-            )
+            right, _ = self._graded(model, batch)
             label = f"{case.objects} positions, {case.kind}"
             series[label] = {step + 1: value for step, value in enumerate(right.tolist())}
         return [

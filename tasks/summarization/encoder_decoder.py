@@ -73,13 +73,10 @@ def layers(
     return (
         nn.ModuleList(
             encoder(
-                slots,
+                slots.layer(index, of=sizes.layers, max_length=source_length),
                 Pattern.NONCAUSAL_SELF,
                 sizes.dim,
                 sizes.heads,
-                layer_index=index,
-                layers=sizes.layers,
-                max_length=source_length,
                 expansion=sizes.expansion,
                 dropout=sizes.dropout,
             )
@@ -87,14 +84,11 @@ def layers(
         ),
         nn.ModuleList(
             decoder(
-                slots,
+                slots.layer(index, of=sizes.layers, max_length=max(source_length, target_length)),
                 Pattern.CAUSAL_SELF,
                 Pattern.CAUSAL_CROSS,
                 sizes.dim,
                 sizes.heads,
-                layer_index=index,
-                layers=sizes.layers,
-                max_length=max(source_length, target_length),
                 expansion=sizes.expansion,
                 dropout=sizes.dropout,
             )

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cab import Artifact, Batch, Pattern, Recipe, Scale, Slots, Task
+from cab import Artifact, Batch, Pattern, Recipe, Scale, Slots, Task, seeds
 from cab.task_contract import Split
-from tasks import pictures
+from tasks.artifacts import pictures
 from tasks.summarization.corpus import Corpus, Representation
 from tasks.summarization.decoding import greedy
 from tasks.summarization.encoder_decoder import EncoderDecoder
@@ -22,10 +24,9 @@ from tasks.summarization.rouge import rouge
 EVERY = 1 << 31
 """More documents than any split has."""
 
-EVALUATION_SEED = 7
-"""Placeholders and field order at evaluation are the same in every run."""
-
 _SHOWN = 4
+_PART = 8
+"""Documents that a witness has decoded"""
 """Test documents whose summaries are kept."""
 
 
@@ -98,6 +99,15 @@ class SummaryTask(Task):
         scores, wanted = model(batch)
         return F.cross_entropy(scores, wanted, label_smoothing=self.setting.smoothing)
 
+    def causal_inputs(self) -> tuple[str, ...]:
+        """See `cab.Task.causal_inputs`."""
+        return ("target",) if self.pattern.causal else ()
+
+    def causal_outputs(self, model: nn.Module, batch: Batch) -> Tensor:
+        """(B, T, V) scores of the token after each of the target's."""
+        assert isinstance(model, EncoderDecoder)
+        return model.logits(model.decode(batch["target"][:, :-1], *model.encode(batch)))
+
     def evaluate(self, model: nn.Module, split: Split, seed: int) -> dict[str, float]:
         """Likelihoods of the split; on the test split also ROUGE of greedy outputs."""
         assert isinstance(model, EncoderDecoder)
@@ -105,6 +115,13 @@ class SummaryTask(Task):
         if split == "test":
             scores |= rouge(*self._summaries(model, self.setting.decoded))
         return scores
+
+    def reduced(self) -> Self:
+        """See `cab.Task.reduced`; writing summaries word by word takes its time."""
+        part = copy.copy(self)
+        fewer = lambda model, most: self._summaries(model, min(most, _PART))  # noqa: E731 - a function of this call
+        part._summaries = fewer  # type: ignore[method-assign]  # of this copy alone
+        return part
 
     def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
         """Summaries of a few test documents, by greedy decoding, with the references."""
@@ -148,8 +165,8 @@ class SummaryTask(Task):
     def _fixed_batches(
         self, split: Split, rows: Tensor, device: torch.device
     ) -> Iterator[tuple[list[int], Batch]]:
-        """Row numbers and pairs, the same at every call."""
-        generator = torch.Generator().manual_seed(EVALUATION_SEED)
+        """Row numbers and pairs; placeholders and order of fields are the same in every run."""
+        generator = seeds.evaluation(0, split)
         for part in torch.split(rows, self.setting.evaluation_batch):
             drawn = self.corpus(split).batch(part, generator)
             yield part.tolist(), {name: tensor.to(device) for name, tensor in drawn.items()}

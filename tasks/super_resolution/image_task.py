@@ -6,15 +6,18 @@ picture back. Signals are -1..1; what is scored are the 8-bit pictures.
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from cab import Artifact, Batch, Pattern, Scale, Task
+from cab import Artifact, Batch, Pattern, Scale, Task, seeds
 from cab.task_contract import Split
-from tasks import pictures
+from tasks.artifacts import pictures
+from tasks.evaluation import device_of
 from tasks.super_resolution.fidelity import psnr, ssim
 from tasks.super_resolution.image_folders import folder_problems, hash_folders, read_folders
 from tasks.super_resolution.picture_sets import Sizes, embedded_pictures, hash_embedded
@@ -25,6 +28,8 @@ _EVALUATION_PIXELS = 64 * 32**2
 pictures of 128 pixels a side takes gigabytes"""
 
 _SHOWN = 6
+_PART = 8
+"""A witness looks at every so manyth picture"""
 _SHOWN_SIDE = 96
 """Of a picture among the samples, at least, in screen pixels"""
 _MOST_PIXELS = 80_000
@@ -82,8 +87,8 @@ class ImageTask(Task):
 
     def evaluate(self, model: nn.Module, split: Split, seed: int) -> dict[str, float]:
         """Means over the pictures of a split."""
-        generator = torch.Generator().manual_seed(seed)
-        device = next(model.parameters()).device
+        generator = seeds.evaluation(seed, split)
+        device = device_of(model)
         scores: dict[str, list[Tensor]] = {"psnr": [], "ssim": [], "psnr_gain": []}
         count = len(self.pictures[split])
         for rows in torch.arange(count).split(_EVALUATION_PIXELS // self.sizes.high**2):
@@ -97,6 +102,14 @@ class ImageTask(Task):
             scores["psnr_gain"].append(ratio - psnr(given, truth))
         return {name: torch.cat(values).mean().item() for name, values in scores.items()}
 
+    def reduced(self) -> Self:
+        """See `cab.Task.reduced`; similarity of structure takes its time."""
+        part = copy.copy(self)
+        part.pictures = {
+            split: held[torch.arange(0, len(held), _PART)] for split, held in self.pictures.items()
+        }
+        return part
+
     def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
         """Test pictures: enlarged, restored and true ones, in three rows."""
         test, side = self.pictures["test"], self.sizes.high
@@ -105,8 +118,8 @@ class ImageTask(Task):
         rows = (2 * torch.arange(shown) + 1) * len(test) // (2 * shown)
         truth = test[rows]
         given = enlarged(truth, self.sizes.low)
-        generator = torch.Generator().manual_seed(seed)
-        device = next(model.parameters()).device
+        generator = seeds.evaluation(seed, "test", "artifacts")
+        device = device_of(model)
         restored = self.restore(model, to_signal(given).to(device), generator)
         lines = torch.stack([given, to_pictures(restored).cpu(), truth]).permute(1, 0, 3, 4, 2)
         return [

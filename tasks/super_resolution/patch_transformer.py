@@ -53,13 +53,10 @@ class PatchTransformer(nn.Module):
         self.position = nn.Parameter(_grid_sinusoid(*self.grid, dim))
         self.layers = nn.ModuleList(
             SelfAttentionLayer(
-                slots,
+                slots.layer(index, of=layers, max_length=self.grid[0] * self.grid[1]),
                 Pattern.NONCAUSAL_SELF,
                 dim,
                 heads,
-                layer_index=index,
-                layers=layers,
-                max_length=self.grid[0] * self.grid[1],
                 expansion=expansion,
             )
             for index in range(layers)

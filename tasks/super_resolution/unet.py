@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cab import AttentionContext, Pattern, Slots
+from cab import AttentionContext, Layer, Pattern, Slots
 
 _COLOURS = 3
 
@@ -96,20 +96,15 @@ class ResidualBlock(nn.Module):
 class PixelAttention(nn.Module):
     """Every pixel of a feature map attends to all; projections as 1 x 1 convolutions."""
 
-    def __init__(
-        self, slots: Slots, channels: int, side: int, layer_index: int, sizes: UNetSizes
-    ) -> None:
+    def __init__(self, layer: Layer, channels: int, sizes: UNetSizes) -> None:
         super().__init__()
         self.heads = sizes.heads
         self.norm = nn.GroupNorm(sizes.groups, channels)
         self.project = _linear(channels, 3 * channels, bias=False)
-        self.core = slots(
+        self.core = layer(
             Pattern.NONCAUSAL_SELF,
             heads=sizes.heads,
             head_dim=channels // sizes.heads,
-            layer_index=layer_index,
-            layers=sizes.slots,
-            max_length=side**2,
             embed_dim=channels,
         )
         self.output = _linear(channels, channels)
@@ -212,7 +207,8 @@ class UNet(nn.Module):
         residual = ResidualBlock(taken, given, sizes.channels, sizes)
         if not (side in sizes.attended if attends is None else attends):
             return Block(residual, None)
-        attention = PixelAttention(self._slots, given, side, self._attentions, sizes)
+        layer = self._slots.layer(self._attentions, of=sizes.slots, max_length=side**2)
+        attention = PixelAttention(layer, given, sizes)
         self._attentions += 1
         return Block(residual, attention)
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from cab import AttentionContext, Batch, Pattern, Slots
-from tasks.test_time_regression.problem import Problem
 
 
 class Direct(nn.Module):
@@ -20,7 +19,8 @@ class Direct(nn.Module):
 
     def __init__(self, slots: Slots, pattern: Pattern, dim: int, max_length: int) -> None:
         super().__init__()
-        self.core = slots(pattern, heads=1, head_dim=dim, max_length=max_length, embed_dim=dim)
+        layer = slots.layer(0, of=1, max_length=max_length)
+        self.core = layer(pattern, heads=1, head_dim=dim, embed_dim=dim)
 
     def forward(self, batch: Batch) -> Tensor:
         """Predictions (B, Lq, d) of the batch's targets."""
@@ -64,7 +64,8 @@ class Projected(nn.Module):
         self.key = nn.Linear(dim, heads * dim, bias=False)
         self.value = nn.Linear(dim, heads * dim, bias=False)
         self.output = nn.Linear(heads * dim, dim, bias=False)
-        self.core = slots(pattern, heads=heads, head_dim=dim, max_length=max_length, embed_dim=dim)
+        layer = slots.layer(0, of=1, max_length=max_length)
+        self.core = layer(pattern, heads=heads, head_dim=dim, embed_dim=dim)
         self._start(dim)
 
     @torch.no_grad()
@@ -90,22 +91,3 @@ class Projected(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-
-
-def stream_batch(problem: Problem) -> dict[str, Tensor]:
-    """Causal self attention over the stream: predict y_i from the pairs j < i.
-
-    Keys and values are the pairs one position earlier than the queries, so that the ordinary causal
-    mask shows query x_i exactly the pairs before it. The first target, which has none, is left out.
-    """
-    return {
-        "queries": problem.x[:, 1:],
-        "keys": problem.x[:, :-1],
-        "values": problem.y[:, :-1],
-        "targets": problem.y[:, 1:],
-    }
-
-
-def source_batch(problem: Problem, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-    """Cross attention: the source holds all pairs, the queries are fresh inputs."""
-    return {"queries": inputs, "keys": problem.x, "values": problem.y, "targets": targets}

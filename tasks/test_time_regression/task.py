@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -20,20 +19,19 @@ from cab import (
     Slots,
     TaskInfo,
     register_task,
+    seeds,
 )
 from cab.task_contract import Split
-from tasks import charts
-from tasks.test_time_regression.model import DirectSweep
-from tasks.test_time_regression.regression_task import (
-    EVALUATION_SEED,
+from tasks.artifacts import charts
+from tasks.problems.regression_task import (
     Case,
     RegressionTask,
     Setting,
     closed_form_errors,
-    device_of,
     model_errors,
     scores_by_place,
 )
+from tasks.test_time_regression.model import DirectSweep
 
 SETTINGS = {
     Scale.TINY: Setting(128, 32, 8, 64, problems=32, steps=20, batch_size=1),
@@ -157,6 +155,7 @@ SWEEPS = {
         paper="Zuo et al., Local Linear Attention (test-time regression experiment)",
         url="https://arxiv.org/abs/2510.01450",
         probe=True,
+        fresh_evaluation=True,
     )
 )
 class TestTimeRegression(RegressionTask):
@@ -180,9 +179,9 @@ class TestTimeRegression(RegressionTask):
         return SWEEPS[self.scale]
 
     @property
-    def data_hash(self) -> str:
-        """Hash of the generator's settings, the sweep's among them."""
-        return hashlib.sha256(f"{super().data_hash} {astuple(self.sweep)}".encode()).hexdigest()
+    def problem_settings(self) -> object:
+        """See `cab.GeneratedTask.problem_settings`; the sweep's are among them."""
+        return super().problem_settings, self.sweep
 
     @property
     def recipe(self) -> Recipe:
@@ -216,23 +215,25 @@ class TestTimeRegression(RegressionTask):
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean squared errors, summed over dimensions, which share no parameter."""
-        losses = []
-        for dim in self.dims:
-            prefix = f"{dim}."
-            part = {
-                name.removeprefix(prefix): tensor
-                for name, tensor in batch.items()
-                if name.startswith(prefix)
-            }
-            losses.append(super().loss(model, part))
-        return torch.stack(losses).sum()
+        return torch.stack(
+            [RegressionTask.loss(self, model, _of_dim(batch, dim)) for dim in self.dims]
+        ).sum()
+
+    def causal_inputs(self) -> tuple[str, ...]:
+        """See `RegressionTask.causal_inputs`; of every dimension."""
+        return tuple(
+            f"{dim}.{name}" for dim in self.dims for name in RegressionTask.causal_inputs(self)
+        )
+
+    def causal_outputs(self, model: nn.Module, batch: Batch) -> Tensor:
+        """(B, Lq, sum of d) predictions of every dimension, side by side."""
+        return torch.cat([model(_of_dim(batch, dim)) for dim in self.dims], -1)
 
     def evaluate(self, model: nn.Module, split: Split, seed: int) -> dict[str, float]:
         """The headline with its parts, and every cell of the sweep."""
         scores = super().evaluate(model, split, seed)
-        device = device_of(model)
         for segment, dim, case in self.sweep_cases(split, seed):
-            errors = model_errors(model, case, device)
+            errors = model_errors(model, case)
             scores[f"mse_s{segment}_d{dim}"] = self._mean(errors, segment)
         return scores
 
@@ -247,18 +248,16 @@ class TestTimeRegression(RegressionTask):
 
     def sweep_cases(self, split: Split, seed: int) -> Iterator[tuple[int, int, Case]]:
         """Segment length, dimension and problems of every cell of the sweep."""
-        # Another stream than the headline's, which a change of the sweep must not move.
-        generator = torch.Generator().manual_seed(EVALUATION_SEED[split] + 500_000 + seed)
         for dim in self.sweep.dims:
             for segment in self.sweep.segments:
+                generator = seeds.evaluation(seed, split, "sweep", segment, dim)
                 yield segment, dim, self.draw(self.sweep.problems, generator, segment, dim)
 
     def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
         """See `RegressionTask.artifacts`; and the sweep."""
-        device = device_of(model)
         table: dict[charts.Level, dict[charts.Level, float]] = {}
         for segment, dim, case in self.sweep_cases("test", seed):
-            error = self._mean(model_errors(model, case, device), segment)
+            error = self._mean(model_errors(model, case), segment)
             table.setdefault(dim, {})[segment] = error
         chart = charts.heat(
             "errors-by-segment-and-dimension",
@@ -272,3 +271,13 @@ class TestTimeRegression(RegressionTask):
 
     def _mean(self, errors: Tensor, segment: int) -> float:
         return scores_by_place(errors, segment, stream=not self.pattern.cross)["mse"]
+
+
+def _of_dim(batch: Batch, dim: int) -> Batch:
+    """The problems of one dimension in a training batch."""
+    prefix = f"{dim}."
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in batch.items()
+        if name.startswith(prefix)
+    }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from cab import Metric, Pattern, Recipe, Reference, Scale, Slots, TaskInfo, register_task
+from tasks.problems.regression_task import RegressionTask, Setting
 from tasks.test_time_regression.model import Projected
-from tasks.test_time_regression.regression_task import RegressionTask, Setting
 
 SETTINGS = {
     Scale.TINY: Setting(128, 32, 8, 64, problems=32, steps=60, batch_size=4),
@@ -83,6 +83,7 @@ _HEADS = {Scale.TINY: 2, Scale.SMALL: 4, Scale.BASE: 4}
         paper="Zuo et al., Local Linear Attention (test-time regression experiment)",
         url="https://arxiv.org/abs/2510.01450",
         probe=True,
+        fresh_evaluation=True,
     )
 )
 class TestTimeRegressionTrained(RegressionTask):

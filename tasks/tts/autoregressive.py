@@ -164,6 +164,16 @@ class Autoregressive(Synthesiser):
         """See `Synthesiser.guided`: the recording's frames before each group are given."""
         return self._forced(batch)[1]
 
+    def forced(self, batch: Batch) -> Tensor:
+        """(B, T, bands) frames before the postnet, each group from the recording's before it.
+
+        Frames behind the last whole group are left out.
+        """
+        whole = batch["frames"].shape[1] // self.group * self.group
+        if not whole:
+            return batch["frames"][:, :0]
+        return self._forced({**batch, "frames": batch["frames"][:, :whole]})[0]
+
     def free(self, batch: Batch) -> list[Tensor]:
         """See `Synthesiser.free`; without a stop the length of the recording is given."""
         source = self.encode(batch["tokens"], batch["groups"])

@@ -47,13 +47,10 @@ class DecoderOnly(Autoregressive):
         self.dropout = nn.Dropout(size.dropout)
         layers = [
             SelfAttentionLayer(
-                slots,
+                slots.layer(index, of=size.layers, max_length=longest_text + self.longest),
                 Pattern.CAUSAL_SELF,
                 size.dim,
                 size.heads,
-                layer_index=index,
-                layers=size.layers,
-                max_length=longest_text + self.longest,
                 dropout=size.dropout,
             )
             for index in range(size.layers)

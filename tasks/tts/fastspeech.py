@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cab import Batch, Pattern, Slots
+from cab import Batch, Layer, Pattern, Slots
 from tasks.backbones.multihead import MultiHeadAttention
 from tasks.backbones.positions import sinusoid
 from tasks.tts.synthesiser import Synthesiser
@@ -57,18 +57,13 @@ _REACH = 4.0
 class Block(nn.Module):
     """Feed-forward Transformer block: self attention, then two convolutions, with residuals."""
 
-    def __init__(
-        self, slots: Slots, size: FastSpeechSize, layer_index: int, layers: int, max_length: int
-    ) -> None:
+    def __init__(self, layer: Layer, size: FastSpeechSize) -> None:
         super().__init__()
         self.attention = MultiHeadAttention(
-            slots,
+            layer,
             Pattern.NONCAUSAL_SELF,
             size.dim,
             size.heads,
-            layer_index=layer_index,
-            layers=layers,
-            max_length=max_length,
         )
         padding = size.kernel // 2
         self.widen = nn.Conv1d(size.dim, size.hidden, size.kernel, padding=padding)
@@ -185,11 +180,12 @@ class FastSpeech(Synthesiser):
         self.sound_scale = nn.Parameter(torch.ones(()))
         layers = 2 * size.layers
         self.encoder = nn.ModuleList(
-            Block(slots, size, index, layers, longest_text) for index in range(size.layers)
+            Block(slots.layer(index, of=layers, max_length=longest_text), size)
+            for index in range(size.layers)
         )
         self.decoder = nn.ModuleList(
-            Block(slots, size, size.layers + index, layers, self.longest)
-            for index in range(size.layers)
+            Block(slots.layer(index, of=layers, max_length=self.longest), size)
+            for index in range(size.layers, layers)
         )
         self.duration = Predictor(size.dim, size.predictor, size.predictor_dropout)
         names = ("pitch", "energy") if size.variances else ()

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cab import Artifact
-from tasks import pictures
+from tasks.artifacts import pictures
+from tasks.evaluation import device_of
 from tasks.tts.corpus import Corpus, Utterance
 from tasks.tts.synthesiser import Synthesiser
 from tasks.tts.text import END
@@ -25,7 +26,7 @@ _COLUMNS = 40
 
 def samples(model: Synthesiser, corpus: Corpus, utterance: Utterance) -> list[Artifact]:
     """A spectrogram, its sound and the alignment of one utterance."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     batch = {
         name: tensor.to(device) for name, tensor in corpus.batch([utterance], model.group).items()
     }

@@ -72,7 +72,7 @@ from tasks.tts.transformer_tts import TransformerTTS
 class TextToSpeech(SpeechTask):
     """One backbone for each pattern."""
 
-    models = {  # noqa: RUF012
+    models = {  # noqa: RUF012 - annotated in the base class
         Pattern.NONCAUSAL_SELF: FastSpeech,
         Pattern.CAUSAL_SELF: DecoderOnly,
         Pattern.CAUSAL_CROSS: TransformerTTS,

@@ -67,7 +67,7 @@ from tasks.tts.transformer_tts import TransformerTTS
 class TransformerTextToSpeech(SpeechTask):
     """Transformer-TTS for both patterns."""
 
-    models = {  # noqa: RUF012
+    models = {  # noqa: RUF012 - annotated in the base class
         Pattern.NONCAUSAL_SELF: TransformerTTS,
         Pattern.CAUSAL_SELF: TransformerTTS,
     }

@@ -79,13 +79,10 @@ class TransformerTTS(Autoregressive):
         self.dropout = nn.Dropout(size.dropout)
         self.encoder = nn.ModuleList(
             SelfAttentionLayer(
-                slots,
+                slots.layer(index, of=size.layers, max_length=longest_text),
                 Pattern.NONCAUSAL_SELF,
                 size.dim,
                 size.heads,
-                layer_index=index,
-                layers=size.layers,
-                max_length=longest_text,
                 dropout=size.dropout,
             )
             for index in range(size.layers)
@@ -93,14 +90,11 @@ class TransformerTTS(Autoregressive):
         self.encoder_norm = nn.LayerNorm(size.dim)
         decoder = [
             DecoderLayer(
-                slots,
+                slots.layer(index, of=size.layers, max_length=max(longest_text, self.longest)),
                 Pattern.CAUSAL_SELF,
                 Pattern.CAUSAL_CROSS,
                 size.dim,
                 size.heads,
-                layer_index=index,
-                layers=size.layers,
-                max_length=max(longest_text, self.longest),
                 dropout=size.dropout,
             )
             for index in range(size.layers)

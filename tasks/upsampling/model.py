@@ -23,8 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from cab import AttentionContext, Batch, Pattern, Slots
-from tasks.backbones.context_layer import ContextLayer
-from tasks.backbones.multihead import start_as_copy, start_as_similarity
+from tasks.backbones.context_layer import ContextLayer, looking_up
 from tasks.upsampling.positions import pixel_centres
 
 SHARPNESS = 1.5
@@ -70,23 +69,17 @@ class PixelReader(nn.Module):
         self.register_buffer("centres", position_code(pixel_centres(low, low), dim, low))
         self.colour = nn.Linear(3, dim)
         self.cell = nn.Linear(1, dim)
-        self.layers = nn.ModuleList(
-            ContextLayer(
-                slots,
-                Pattern.NONCAUSAL_CROSS,
-                dim,
-                heads,
-                layer_index=index,
-                layers=layers,
-                max_length=max(low * low, queries),
-                expansion=expansion,
-            )
-            for index in range(layers)
+        self.layers = looking_up(
+            slots,
+            Pattern.NONCAUSAL_CROSS,
+            layers,
+            dim,
+            heads,
+            max_length=max(low * low, queries),
+            expansion=expansion,
         )
         for layer in self.layers:
             assert isinstance(layer, ContextLayer)
-            start_as_similarity(layer.attention)
-            start_as_copy(layer.attention)
             with torch.no_grad():
                 layer.attention.query.weight.mul_(SHARPNESS)
                 layer.attention.key.weight.mul_(SHARPNESS)

@@ -31,12 +31,13 @@ from cab import (
     Task,
     TaskInfo,
     register_task,
+    seeds,
 )
-from cab.errors import UsageError
 from cab.task_contract import Split
-from tasks import pictures
+from tasks.artifacts import pictures
 from tasks.data.embedded import dataset
 from tasks.data.images import photographs
+from tasks.evaluation import answers
 from tasks.upsampling.interpolation import bicubic, bilinear, inverse_distance
 from tasks.upsampling.model import PixelReader
 from tasks.upsampling.positions import ask, pixel_centres, pyramid
@@ -84,9 +85,6 @@ RECIPES = {
         steps=8000, batch_size=64, learning_rate=5e-4, evaluations=8, precision="bfloat16"
     ),
 }
-
-EVALUATION_SEED: dict[Split, int] = {"validation": 1_000_000, "test": 2_000_000}
-"""Of the positions asked for; the same for every seed."""
 
 PICTURES_AT_ONCE = 64
 SHOWN = 4
@@ -162,8 +160,6 @@ class Upsampling(Task):
 
     def __init__(self, pattern: Pattern, scale: Scale, data_dir: Path | None = None) -> None:
         super().__init__(pattern, scale, data_dir)
-        if data_dir is not None:
-            raise UsageError(f"task {self.info.id!r} reads its embedded data only, no data_dir")
         self.setting = SETTINGS[scale]
         self.sides = {name: self._side(factor) for name, factor in FACTORS.items()}
         self.trained_sides = tuple(self._side(factor) for factor in TRAINED)
@@ -231,9 +227,9 @@ class Upsampling(Task):
         """Mean squared error of colours in 0..1, times 100 to be of the order of one."""
         return 100 * F.mse_loss(model(batch), batch["target"])
 
-    def questions(self, split: Split) -> dict[str, list[Batch]]:
-        """What a split is evaluated on, by factor: the same positions for every seed."""
-        generator = torch.Generator().manual_seed(EVALUATION_SEED[split])
+    def questions(self, split: Split, seed: int) -> dict[str, list[Batch]]:
+        """What a split is evaluated on, by factor; the seed draws the positions asked for."""
+        generator = seeds.evaluation(seed, split)
         rows = torch.arange(len(self.pictures[split][self.setting.low]))
         return {
             name: [self._ask(split, part, side, generator) for part in rows.split(PICTURES_AT_ONCE)]
@@ -242,11 +238,11 @@ class Upsampling(Task):
 
     def evaluate(self, model: nn.Module, split: Split, seed: int) -> dict[str, float]:
         """Errors on `questions`, of colours cut to 0..1."""
-        return scores(lambda batch: _colours(model, batch), self.questions(split))
+        return scores(lambda batch: _colours(model, batch), self.questions(split, seed))
 
     def references(self, seed: int) -> dict[str, float]:
         """Errors of interpolation at the same test positions."""
-        asked = self.questions("test")
+        asked = self.questions("test", seed)
         cubic = scores(bicubic, asked)
         return {
             "inverse-distance": scores(inverse_distance, asked)["mse"],
@@ -319,8 +315,7 @@ def _psnr(error: float) -> float:
 
 
 def _colours(model: nn.Module, batch: Batch) -> Tensor:
-    device = next(model.parameters()).device
-    return model({name: x.to(device) for name, x in batch.items()}).float().clamp(0, 1).cpu()
+    return answers(model, batch).clamp(0, 1)
 
 
 def _evenly(crops: Tensor, most: int) -> Tensor:

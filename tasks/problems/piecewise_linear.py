@@ -82,6 +82,25 @@ def draw_queries(
     return x, y, chosen
 
 
+def stream_batch(problem: Problem) -> dict[str, Tensor]:
+    """Causal self attention over the stream: predict y_i from the pairs j < i.
+
+    Keys and values are the pairs one position earlier than the queries, so that the ordinary causal
+    mask shows query x_i exactly the pairs before it. The first target, which has none, is left out.
+    """
+    return {
+        "queries": problem.x[:, 1:],
+        "keys": problem.x[:, :-1],
+        "values": problem.y[:, :-1],
+        "targets": problem.y[:, 1:],
+    }
+
+
+def source_batch(problem: Problem, inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Cross attention: the source holds all pairs, the queries are fresh inputs."""
+    return {"queries": inputs, "keys": problem.x, "values": problem.y, "targets": targets}
+
+
 def _inputs(centres: Tensor, generator: torch.Generator) -> Tensor:
     noise = torch.randn(centres.shape, generator=generator)
     x = centres + SPREAD * noise

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,22 +11,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cab import Artifact, Batch, Pattern, Scale, Task
-from cab.errors import UsageError
+from cab import Artifact, Batch, GeneratedTask, Pattern, Scale, seeds
 from cab.task_contract import Split
-from tasks import pictures
-from tasks.test_time_regression.model import source_batch, stream_batch
-from tasks.test_time_regression.predictors import (
+from tasks.artifacts import pictures
+from tasks.evaluation import beside
+from tasks.problems.piecewise_linear import (
+    SPREAD,
+    Problem,
+    draw_problem,
+    draw_queries,
+    source_batch,
+    stream_batch,
+)
+from tasks.problems.piecewise_linear_predictors import (
     MESA_RIDGE,
     oracle_queries,
     oracle_stream,
     ridge_queries,
     ridge_stream,
 )
-from tasks.test_time_regression.problem import SPREAD, Problem, draw_problem, draw_queries
-
-# Far from the small seeds of training streams, so that no evaluated problem was trained on.
-EVALUATION_SEED = {"validation": 1_000_000, "test": 2_000_000}
 
 PROBLEMS_AT_ONCE = 8
 """Evaluation runs in parts, to bound the memory of mechanisms that hold d^2 numbers per key."""
@@ -82,9 +84,9 @@ def draw_case(
     return Case(problem, chosen, source_batch(problem, inputs, targets))
 
 
-def model_errors(model: nn.Module, case: Case, device: torch.device) -> Tensor:
+def model_errors(model: nn.Module, case: Case) -> Tensor:
     """(B, Lq) squared errors, means over dimensions; zero at a stream's first position."""
-    batch = {name: tensor.to(device) for name, tensor in case.batch.items()}
+    batch = beside(model, case.batch)
     errors = (model(batch).float() - batch["targets"]).square().mean(-1).cpu()
     return errors if case.chosen is not None else F.pad(errors, (1, 0))
 
@@ -127,7 +129,7 @@ def scores_by_place(errors: Tensor, segment: int, *, stream: bool) -> dict[str, 
     return {name: part.mean().item() for name, part in parts.items()}
 
 
-class RegressionTask(Task):
+class RegressionTask(GeneratedTask):
     """Regression on piecewise linear problems in context."""
 
     settings: ClassVar[dict[Scale, Setting]]
@@ -138,15 +140,12 @@ class RegressionTask(Task):
 
     def __init__(self, pattern: Pattern, scale: Scale, data_dir: Path | None = None) -> None:
         super().__init__(pattern, scale, data_dir)
-        if data_dir is not None:
-            raise UsageError(f"task {self.info.id!r} generates its problems; it reads no data_dir")
         self.setting = self.settings[scale]
 
     @property
-    def data_hash(self) -> str:
-        """Hash of the generator's settings."""
-        text = f"piecewise-linear {SPREAD} {astuple(self.setting)}"
-        return hashlib.sha256(text.encode()).hexdigest()
+    def problem_settings(self) -> object:
+        """See `cab.GeneratedTask.problem_settings`."""
+        return SPREAD, self.setting
 
     def length(self) -> tuple[int, int]:
         """Queries and keys of one problem at the setting of the headline."""
@@ -174,7 +173,7 @@ class RegressionTask(Task):
 
     def cases(self, split: Split, seed: int) -> Iterator[Case]:
         """The problems of the headline; the same for every call with the same arguments."""
-        generator = torch.Generator().manual_seed(EVALUATION_SEED[split] + seed)
+        generator = seeds.evaluation(seed, split)
         for start in range(0, self.setting.problems, PROBLEMS_AT_ONCE):
             yield self.draw(min(PROBLEMS_AT_ONCE, self.setting.problems - start), generator)
 
@@ -186,10 +185,17 @@ class RegressionTask(Task):
         """Mean squared error of the predictions."""
         return F.mse_loss(model(batch), batch["targets"])
 
+    def causal_inputs(self) -> tuple[str, ...]:
+        """See `cab.Task.causal_inputs`; of a stream also the pairs, each before its query."""
+        return ("queries",) if self.pattern.cross else ("queries", "keys", "values")
+
+    def causal_outputs(self, model: nn.Module, batch: Batch) -> Tensor:
+        """(B, Lq, d) predictions."""
+        return model(batch)
+
     def evaluate(self, model: nn.Module, split: Split, seed: int) -> dict[str, float]:
         """Errors at the setting of the headline, as a whole and by place in the stream."""
-        device = device_of(model)
-        errors = [model_errors(model, case, device) for case in self.cases(split, seed)]
+        errors = [model_errors(model, case) for case in self.cases(split, seed)]
         return self._scores(torch.cat(errors))
 
     def references(self, seed: int) -> dict[str, float]:
@@ -205,12 +211,11 @@ class RegressionTask(Task):
 
     def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
         """How the errors are spread over problems, over a stream and over its segments."""
-        device = device_of(model)
         parts: dict[str, list[Tensor]] = {}
         for case in self.cases("test", seed):
             forms = closed_form_errors(case)
             del forms["zero"]
-            for name, part in {"error": model_errors(model, case, device), **forms}.items():
+            for name, part in {"error": model_errors(model, case), **forms}.items():
                 parts.setdefault(name, []).append(part.double())
         errors = {name: torch.cat(part) for name, part in parts.items()}
         of_problem = errors["error"].mean(1).sort().values
@@ -265,10 +270,3 @@ def stream_charts(errors: Mapping[str, Tensor], segment: int) -> list[Artifact]:
             y="mse",
         ),
     ]
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where a model is: of its first parameter, or buffer where it has none."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return torch.device("cpu")

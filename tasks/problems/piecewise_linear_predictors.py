@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tasks.test_time_regression.problem import Problem
+from tasks.problems.piecewise_linear import Problem
 
 MESA_RIDGE = 0.01
 

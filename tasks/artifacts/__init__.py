@@ -1,0 +1,1 @@
+"""Artifacts that tasks make: charts, pictures, sounds and texts."""

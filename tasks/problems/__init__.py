@@ -1,0 +1,1 @@
+"""Problems that several tasks pose, each with what its answers are graded against."""

@@ -1,0 +1,29 @@
+"""Looking a value up by its key: what the tasks on recall share.
+
+Shapes: B problems, L tokens of a stream, M questions.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def distinct(rows: int, of: int, count: int, generator: torch.Generator) -> Tensor:
+    """(rows, count) uniform draws from 0 .. of - 1 without replacement, in random order."""
+    return torch.rand(rows, of, generator=generator).argsort(-1)[:, :count]
+
+
+def look_up(stream: Tensor, read: Tensor) -> Tensor:
+    """(B, M) the tokens behind the first occurrence of the tokens at ``read``: what recalls all."""
+    asked = stream.gather(1, read)
+    first = (stream[:, None, :] == asked[..., None]).to(torch.uint8).argmax(-1)
+    return stream.gather(1, first + 1)
+
+
+def logits_everywhere(model: nn.Module, tokens: Tensor) -> Tensor:
+    """(B, L, V) what a `tasks.backbones.recall.StreamRecall` says at every place, asked or not."""
+    logits: Tensor = model(
+        tokens, torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+    )
+    return logits
