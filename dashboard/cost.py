@@ -2,39 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import altair as alt
 import pandas as pd
 import streamlit as st
 
-from cab.cli.tables import byte_size, duration
+from cab.controls import BASELINE
+from cab.report.svg import GREY
 from cab.scoring.efficiency import CostPoint
 from cab.scoring.intervals import Interval
-from dashboard.data import Snapshot, costs_of, rows_of
+from cab.scoring.origin import Origin
+from cab.scoring.results import entry_labels
+from cab.sheets.notes import machine_notes
+from cab.sheets.outcomes import ended_measurements
+from cab.sheets.phases import PHASES
+from cab.sheets.points import points_sheet
+from cab.sheets.words import NOTHING, amount, amount_range, count
+from cab.track import Track
+from dashboard.data import Snapshot, costs_of, origin_in, rows_of
+from dashboard.export import show_chart, words_of
 from dashboard.filters import Choice
-from dashboard.looks import FRAME, GREY, EntryLooks, highlight, length_axis, log_axis
-from dashboard.wording import count, plain, run_command
-
-PHASES = {"forward": "forward", "forward_backward": "forward + backward", "decode": "decode"}
+from dashboard.frames import frame_of
+from dashboard.looks import FRAME, EntryLooks, highlight, length_axis, log_axis
+from dashboard.wording import measure_command, plain, sentence
 
 
 @dataclass(frozen=True)
 class Quantity:
     """What one chart shows."""
 
+    name: str
+    """Of a saved chart"""
     title: str
     axis: str
     unit: str
     of: Callable[[CostPoint], Interval]
 
 
-LATENCY = Quantity("Latency of one call", "Latency", "s", lambda p: p.latency)
-MEMORY = Quantity("Peak memory beyond the inputs", "Peak memory", "B", lambda p: p.memory)
-RATIO = Quantity(
-    "Latency relative to softmax", "Latency over softmax's", "x", lambda p: p.latency_ratio
-)
+LATENCY = Quantity("latency", "Latency of one call", "Latency", "s", lambda p: p.latency)
+MEMORY = Quantity("memory", "Peak memory beyond the inputs", "Peak memory", "B", lambda p: p.memory)
+
+
+def ratio_of(points: list[CostPoint]) -> Quantity:
+    """Latency beside what it was timed in turns with."""
+    names = " or ".join(sorted({p.beside for p in points if p.latency_ratio.n})) or BASELINE
+    title, label = f"Latency relative to {names}", f"Latency over {names}'s"
+    return Quantity("latency-ratio", title, label, "x", lambda p: p.latency_ratio)
 
 
 def show(snapshot: Snapshot, choice: Choice) -> None:
@@ -43,16 +58,10 @@ def show(snapshot: Snapshot, choice: Choice) -> None:
     everything = rows_of(snapshot, track, "efficiency")
     rows = choice.of(everything)
     if rows.empty:
-        command = run_command(
-            snapshot.folder,
-            "--attn all",
-            f"--pattern {track.pattern}",
-            f"--scale {track.scale}",
-            "--measure latency,memory",
-        )
+        command = measure_command(snapshot.folder, track, "latency,memory")
         st.info(f"No cost measurements for this choice. Measure some: `{command}`")
         return
-    st.subheader(f"Cost: {track.pattern}, {track.scale}, {track.device}")
+    st.subheader(f"Cost: {track.title}")
     found = set(rows["phase"].dropna())
     phases = [p for p in PHASES if p in found] + sorted(found - set(PHASES))
     if phases:
@@ -68,8 +77,11 @@ def show(snapshot: Snapshot, choice: Choice) -> None:
         entries = sorted(rows["entry"].unique())
         points = costs_of(snapshot, track, phase, entries)
         st.caption(_shape(points, rows[rows["phase"] == phase]))
-        _charts(points, EntryLooks(pairs))
-        _numbers(points)
+        for note in machine_notes(snapshot.results, track)[1:]:  # the first is in the line above
+            st.caption(sentence(plain(note)))
+        origin = origin_in(snapshot, track, "efficiency")
+        _charts(points, EntryLooks(pairs), phase, track, origin)
+        _numbers(points, entry_labels(everything))
     _outcomes(rows)
 
 
@@ -92,19 +104,28 @@ def _shape(points: list[CostPoint], rows: pd.DataFrame) -> str:
     )
 
 
-def _charts(points: list[CostPoint], looks: EntryLooks) -> None:
+def _charts(
+    points: list[CostPoint], looks: EntryLooks, phase: str, track: Track, origin: Origin
+) -> None:
     left, right = st.columns(2)
-    for place, quantity in ((left, LATENCY), (right, MEMORY), (st.container(), RATIO)):
+    for place, quantity in ((left, LATENCY), (right, MEMORY), (st.container(), ratio_of(points))):
         chart = _lines(points, quantity, looks)
         if chart is not None:
-            place.altair_chart(chart, width="stretch")
+            words = words_of(
+                f"{quantity.name} {phase}",
+                f"{quantity.title}, {PHASES.get(phase, phase)}",
+                "median over processes with its 95 % interval",
+                track,
+                origin,
+            )
+            show_chart(place, chart, words)
         else:
             place.info(f"{quantity.title}: nothing measured in this phase.")
     zero = sorted({p.entry for p in points if p.memory.value == 0})
     st.caption(
         "Lines: median over processes. Bands: 95 % interval, from the spread between "
-        "processes. Both axes are logarithmic. The ratio comes from calls timed in turns with "
-        "softmax; below 1x is faster, and softmax against itself shows the noise. "
+        "processes. Both axes are logarithmic. The ratio comes from calls timed in turns; "
+        "below 1x is faster, and softmax against itself shows the noise. "
         "A click on a legend entry brings it to the front."
         + (f" Not drawn on a logarithmic axis: 0 B of {plain(', '.join(zero))}." if zero else "")
     )
@@ -123,7 +144,7 @@ def _lines(
                 "low": interval.low if interval.low > 0 else None,
                 "high": interval.high if interval.low > 0 else None,
                 "shown": _shown(interval, unit),
-                "interval": _range(interval, unit),
+                "interval": amount_range(interval, unit),
                 "processes": interval.n,
             }
             for p in points
@@ -166,72 +187,27 @@ def _lines(
         .encode(y=y, opacity=strong, shape=looks.shape(shown), tooltip=tooltip)
         .add_params(pick),
     ]
-    return alt.layer(*layers).properties(height=300 + FRAME, title=quantity.title)
+    return alt.layer(*layers).properties(height=300 + FRAME)
 
 
-def _numbers(points: list[CostPoint]) -> None:
-    st.markdown("**Numbers**")
-    st.dataframe(costs_frame(points), hide_index=True)
+def _numbers(points: list[CostPoint], labels: Mapping[str, str]) -> None:
+    sheet = points_sheet(points, labels, "Numbers")
+    st.markdown(f"**{sheet.title}**")
+    st.dataframe(frame_of(sheet), hide_index=True)
     st.caption("Median over processes, with its 95 % interval in the column after it.")
-
-
-def costs_frame(points: list[CostPoint]) -> pd.DataFrame:
-    """One line per length and entry."""
-    return pd.DataFrame(
-        [
-            {
-                "Length": p.length,
-                "Entry": p.entry,
-                "Outcome": p.status,
-                "Latency": _shown(p.latency, "s"),
-                "Latency, 95 %": _range(p.latency, "s"),
-                "To softmax": _shown(p.latency_ratio, "x"),
-                "To softmax, 95 %": _range(p.latency_ratio, "x"),
-                "Peak memory": _shown(p.memory, "B"),
-                "Peak memory, 95 %": _range(p.memory, "B"),
-                "Processes": max(p.latency.n, p.memory.n),
-            }
-            for p in sorted(points, key=lambda p: (p.length, p.entry))
-        ]
-    )
+    for note in sheet.notes:
+        st.caption(sentence(note))
 
 
 def _shown(interval: Interval, unit: str) -> str:
-    if not interval.n:
-        return "-"
-    return _text(interval.value, unit)
-
-
-def _range(interval: Interval, unit: str) -> str:
-    if not interval.known:
-        return "-"
-    return f"{_text(interval.low, unit)} to {_text(interval.high, unit)}"
-
-
-def _text(value: float, unit: str) -> str:
-    if unit == "s":
-        return duration(value)
-    return byte_size(value) if unit == "B" else f"{value:.2f}x"
+    return amount(interval.value, unit) if interval.n else NOTHING
 
 
 def _outcomes(rows: pd.DataFrame) -> None:
     """Measurements that gave no number, of all phases."""
-    st.markdown("**Measurements that ended without a number**")
-    ended = rows[rows["status"] != "ok"]
-    if ended.empty:
+    sheet = ended_measurements(rows)
+    st.markdown(f"**{sheet.title}**")
+    if not sheet.lines:
         st.caption("None: every measurement of this choice ended in ok.")
         return
-    lengths = ended["length_q"]
-    frame = pd.DataFrame(
-        {
-            "Entry": ended["entry"].astype(object),
-            "Phase": [PHASES.get(p, p) if isinstance(p, str) else "all" for p in ended["phase"]],
-            "Length": [str(int(n)) if pd.notna(n) else "all" for n in lengths],
-            "Outcome": ended["status"].astype(object),
-            "Message": ended["message"].fillna("").astype(object),
-            "_order": lengths.fillna(-1),
-        }
-    )
-    keys = ["Entry", "Phase", "_order", "Length", "Outcome", "Message"]
-    grouped = frame.groupby(keys, as_index=False).size()
-    st.dataframe(grouped.drop(columns="_order").rename(columns={"size": "Times"}), hide_index=True)
+    st.dataframe(frame_of(sheet), hide_index=True)

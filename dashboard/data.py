@@ -11,13 +11,15 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from cab.cli.app import DEFAULT_RESULTS
-from cab.cli.tables import board
 from cab.errors import StoreError
+from cab.locations import DEFAULT_RESULTS
+from cab.result_sources import ResultSources
+from cab.scoring.boards import board
 from cab.scoring.efficiency import CostPoint, cost_points
+from cab.scoring.origin import Origin, origin_of
 from cab.scoring.quality import QualityBoard
 from cab.scoring.results import Results, load_results
-from cab.store import ResultStore
+from cab.track import Track
 
 
 @dataclass(frozen=True)
@@ -26,18 +28,17 @@ class Snapshot:
 
     folder: Path
     fingerprint: str
-    """Of the folder's file names, sizes and times; changes whenever a run adds a file."""
+    """Of the names, sizes and times of all files; changes whenever a run adds one."""
     files: int
+    """Of the results folder itself"""
+    reference: bool
+    """Whether the reference results are among the rows"""
     results: Results
 
-
-@dataclass(frozen=True)
-class Track:
-    """What may share a table: one pattern, one scale, one device."""
-
-    pattern: str
-    scale: str
-    device: str
+    @property
+    def sources(self) -> ResultSources:
+        """Where the rows were read from."""
+        return ResultSources.at(self.folder, self.reference)
 
 
 def results_folder() -> Path:
@@ -49,32 +50,40 @@ def results_folder() -> Path:
     return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
-def read_snapshot(folder: Path) -> Snapshot:
-    """The folder's current rows.
+def reference_wanted() -> bool:
+    """What ``cab dashboard`` was asked to begin with: the reference results are shown unless it was
+    started with ``--no-reference``.
+    """
+    return os.environ.get("CAB_REFERENCE") != "off"
+
+
+def read_snapshot(folder: Path, reference: bool = True) -> Snapshot:
+    """The current rows of a folder, with the reference results beside them or without.
 
     Raises:
         StoreError: the folder, or a file in it, cannot be read.
     """
     digest = hashlib.sha256()
-    files = ResultStore(folder).files()
-    for path in files:
+    sources = ResultSources.at(folder, reference)
+    for path in sources.files():
         try:
             state = path.stat()
         except OSError as error:
             raise StoreError(
                 f"cannot read {path}: {error.strerror or error}; reload the page"
             ) from error
-        digest.update(f"{path.name} {state.st_size} {state.st_mtime_ns}\n".encode())
-    return _read(folder, digest.hexdigest(), len(files))
+        digest.update(f"{path} {state.st_size} {state.st_mtime_ns}\n".encode())
+    return _read(folder, digest.hexdigest(), len(sources.own.files()), reference)
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading results ...")
-def _read(folder: Path, fingerprint: str, files: int) -> Snapshot:
-    return Snapshot(folder, fingerprint, files, load_results(ResultStore(folder)))
+def _read(folder: Path, fingerprint: str, files: int, reference: bool) -> Snapshot:
+    results = load_results(ResultSources.at(folder, reference))
+    return Snapshot(folder, fingerprint, files, reference, results)
 
 
-def _state_of(snapshot: Snapshot) -> tuple[str, str]:
-    return str(snapshot.folder), snapshot.fingerprint
+def _state_of(snapshot: Snapshot) -> tuple[str, str, bool]:
+    return str(snapshot.folder), snapshot.fingerprint, snapshot.reference
 
 
 @st.cache_resource(
@@ -82,7 +91,7 @@ def _state_of(snapshot: Snapshot) -> tuple[str, str]:
 )
 def quality_of(snapshot: Snapshot, track: Track, tasks: tuple[str, ...]) -> QualityBoard:
     """Standings over some tasks (none named: over all of the track)."""
-    return board(snapshot.results, track.pattern, track.scale, track.device, tasks)
+    return board(snapshot.results, track, tasks)
 
 
 def costs_of(
@@ -98,11 +107,15 @@ def costs_of(
 )
 def _costs_of_entry(snapshot: Snapshot, track: Track, phase: str, entry: str) -> list[CostPoint]:
     rows = snapshot.results.select(kind="efficiency", phase=phase, entry=entry)
-    return cost_points(Results(rows, 0), track.pattern, track.scale, track.device)
+    return cost_points(Results(rows, 0), track)
+
+
+@st.cache_resource(max_entries=256, hash_funcs={Snapshot: _state_of}, show_spinner=False)
+def origin_in(snapshot: Snapshot, track: Track, kind: str) -> Origin:
+    """Which code measured the rows of one kind of a track."""
+    return origin_of(rows_of(snapshot, track, kind))
 
 
 def rows_of(snapshot: Snapshot, track: Track, kind: str | None = None) -> pd.DataFrame:
     """The rows of one track."""
-    return snapshot.results.select(
-        kind=kind, pattern=track.pattern, scale=track.scale, device=track.device
-    )
+    return snapshot.results.select(track, kind=kind)

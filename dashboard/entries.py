@@ -73,7 +73,9 @@ def _measured(rows: pd.DataFrame) -> None:
         return
     st.markdown("**Measured as**")
     grouped = rows.assign(attention_options=rows["attention_options"].fillna("{}")).groupby(
-        ["entry", "attention_options", "attention_hash", "kind"], as_index=False, dropna=False
+        ["entry", "attention_options", "attention_hash", "kind", "label"],
+        as_index=False,
+        dropna=False,
     )
     frame = grouped.size().rename(
         columns={
@@ -81,6 +83,7 @@ def _measured(rows: pd.DataFrame) -> None:
             "attention_options": "Options in force",
             "attention_hash": "Code hash",
             "kind": "Rows of kind",
+            "label": "Label",
             "size": "Rows",
         }
     )

@@ -8,11 +8,18 @@ from typing import cast
 import pandas as pd
 import streamlit as st
 
-from cab.info import Grade, Kind, Scale
+from cab.info import Family, Grade, Scale
+from cab.label import Label
 from cab.patterns import Pattern
-from cab.registries import ATTENTIONS
-from dashboard.data import Snapshot, Track, rows_of
-from dashboard.wording import count, plain
+from cab.scoring.boards import families
+from cab.sheets.choice import ALL, Shown
+from cab.sheets.columns import WHO_MEASURED
+from cab.sheets.words import count
+from cab.track import DEVICES, Track
+from dashboard.data import Snapshot, rows_of
+from dashboard.wording import plain
+
+CONTROLS_STAY = "Controls always stay."
 
 
 @dataclass(frozen=True)
@@ -21,36 +28,20 @@ class Choice:
 
     track: Track
     tasks: tuple[str, ...]
-    grades: tuple[str, ...]
-    attentions: tuple[str, ...]
-
-    def keeps(self, attention: str, grade: str) -> bool:
-        """Whether an entry is shown. Controls stay whatever grade is chosen."""
-        if self.attentions and attention not in self.attentions:
-            return False
-        return not self.grades or grade in self.grades or attention in controls()
+    shown: Shown = ALL
 
     def keeps_task(self, task: str) -> bool:
         """Whether a task is shown and enters the index."""
         return not self.tasks or task in self.tasks
 
-    @property
-    def hides_entries(self) -> bool:
-        """Whether some entries of the track may be out of sight."""
-        return bool(self.grades or self.attentions)
-
     def of(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The chosen ones among a track's rows; costs do not belong to a task."""
-        pairs = zip(rows["attention"], rows["grade"], strict=True)
-        kept = pd.Series([self.keeps(str(a), str(g)) for a, g in pairs], index=rows.index)
+        words = [*zip(rows["attention"], rows["grade"], rows["label"], strict=True)]
+        keeps = {word: self.shown.keeps(*map(str, word)) for word in set(words)}
+        kept = pd.Series([keeps[word] for word in words], index=rows.index)
         if self.tasks:
             kept &= rows["task"].isin(self.tasks) | (rows["kind"] != "quality")
         return rows[kept.astype(bool)]
-
-
-def controls() -> set[str]:
-    """Ids of the reference points that every leaderboard carries."""
-    return {info.id for info in ATTENTIONS.infos() if info.kind is Kind.CONTROL}
 
 
 def choose(snapshot: Snapshot) -> Choice:
@@ -61,12 +52,14 @@ def choose(snapshot: Snapshot) -> Choice:
         scale = _one("Scale", _ordered(rows["scale"], list(Scale)), "Scales are separate tracks.")
         here = rows[rows["scale"] == scale]
         device = _one(
-            "Device", _ordered(here["device"], ["cuda", "cpu"]), "Devices are separate tracks."
+            "Device",
+            _ordered(here["device"], [*reversed(DEVICES)]),
+            "Devices are separate tracks.",
         )
         here = here[here["device"] == device]
     track = Track(_pattern(here), scale, device)
     here = rows_of(snapshot, track)
-    key = f"{track.pattern} {scale} {device}"
+    key = str(track)
     with st.sidebar:
         tasks = st.multiselect(
             "Tasks",
@@ -81,7 +74,21 @@ def choose(snapshot: Snapshot) -> Choice:
             key="grade",
             placeholder="All grades",
             help="How close an entry's form for the pattern is to what its authors published. "
-            "Controls always stay.",
+            f"{CONTROLS_STAY}",
+        )
+        chosen_families = st.multiselect(
+            "Family",
+            _ordered(here["attention"].map(families()), list(Family)),
+            key=f"family {key}",
+            placeholder="All families",
+            help=f"The idea that an attention is built on. {CONTROLS_STAY}",
+        )
+        labels = st.multiselect(
+            "Label",
+            _ordered(here["label"], list(Label)),
+            key=f"label {key}",
+            placeholder="All labels",
+            help=f"{WHO_MEASURED}. {CONTROLS_STAY}",
         )
         attentions = st.multiselect(
             "Attention",
@@ -93,9 +100,11 @@ def choose(snapshot: Snapshot) -> Choice:
         st.caption(
             f"{count(len(rows), 'current row')} in {count(snapshot.files, 'file')} of "
             f"{plain(str(snapshot.folder))}"
+            + (" and the reference results" if snapshot.reference else "")
         )
         st.button("Reload results", help="The page also reads anew after every click.")
-    return Choice(track, tuple(tasks), tuple(str(g) for g in grades), tuple(attentions))
+    shown = Shown(tuple(map(str, grades)), tuple(chosen_families), tuple(labels), tuple(attentions))
+    return Choice(track, tuple(tasks), shown)
 
 
 def _pattern(rows: pd.DataFrame) -> str:

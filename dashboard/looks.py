@@ -1,7 +1,4 @@
-"""How entries look in every chart, and axes with ticks that a reader can name.
-
-Colours are of middle lightness, so that they stand out from a light and from a dark page alike.
-"""
+"""How entries look in every chart, and axes with ticks that a reader can name."""
 
 from __future__ import annotations
 
@@ -11,22 +8,19 @@ from dataclasses import dataclass
 
 import altair as alt
 
-from cab.scoring.task_scores import BASELINE
-from dashboard.filters import controls
+from cab.controls import BASELINE
+from cab.report.svg import COLOURS, GREY
+from cab.scoring.boards import controls
 
-GREY = "#8A8F98"
-ACCENT = "#3B82C4"
-_COLOURS = (
-    "#3B82C4", "#E07B39", "#2FA37C", "#C2558F", "#8A6FD1",
-    "#B5962B", "#3AA7B8", "#D15B5B", "#7A9A3A", "#A0714F",
-)  # fmt: skip
+ACCENT = COLOURS[0]
 _SHAPES = ("circle", "triangle-up", "diamond", "triangle-down")
 _CONTROL_SHAPES = ("square", "cross", "triangle-right", "triangle-left")
 _SOLID = [1, 0]
 _CONTROL_DASHES = ([6, 3], [2, 2], [8, 3, 2, 3])
 
-FRAME = 110
-"""Pixels of a chart's height that its title, axis and legend take from the drawing."""
+FRAME = 140
+"""Pixels of a chart's height that its title with two lines below it, axis and legend take from the
+drawing."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +44,7 @@ class EntryLooks:
         pairs = sorted(set(entries), key=lambda pair: (pair[1] != BASELINE, pair))
         others = [name for name, attention in pairs if attention not in fixed]
         looks = {
-            name: Look(
-                _COLOURS[n % len(_COLOURS)], _SHAPES[n // len(_COLOURS) % len(_SHAPES)], _SOLID
-            )
+            name: Look(COLOURS[n % len(COLOURS)], _SHAPES[n // len(COLOURS) % len(_SHAPES)], _SOLID)
             for n, name in enumerate(others)
         }
         references = [name for name, attention in pairs if attention in fixed]

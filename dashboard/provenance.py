@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pandas as pd
 import streamlit as st
 
+from cab.sheets.files import inert
+from cab.sheets.provenance import SOURCE, sources_sheet
+from cab.sheets.words import count
 from dashboard.data import Snapshot, rows_of
 from dashboard.filters import Choice
-from dashboard.wording import count
+from dashboard.frames import frame_of
 
 
 def show(snapshot: Snapshot, choice: Choice) -> None:
@@ -28,11 +30,11 @@ def show(snapshot: Snapshot, choice: Choice) -> None:
             else f", recorded {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
         )
         st.markdown(f"{count(len(rows), 'row')} of {count(runs, 'run')} in this choice{when}.")
-        st.table(sources_frame(rows).set_index("Source"))
+        st.table(sources_frame(rows).set_index(SOURCE.heading))
         st.download_button(
             "Download these rows (CSV)",
             lambda: to_csv(rows),
-            file_name=f"cab-{choice.track.pattern}-{choice.track.scale}-{choice.track.device}.csv",
+            file_name=f"cab-{'-'.join(choice.track.about.values())}.csv",
             mime="text/csv",
             on_click="ignore",
         )
@@ -44,32 +46,15 @@ def show(snapshot: Snapshot, choice: Choice) -> None:
 
 def sources_frame(rows: pd.DataFrame) -> pd.DataFrame:
     """Versions, commits, devices and labels, with the number of rows of each."""
-    found = []
-    for title, column in (
-        ("Suite version", "suite_version"),
-        ("Git commit", "git_commit"),
-        ("Device", "device_name"),
-        ("Threads", "threads"),
-        ("Backend", "backend"),
-        ("Label", "label"),
-        ("Schema version", "schema_version"),
-    ):
-        values = rows[column].map(_shown, na_action=None)
-        for value, number in values.value_counts().items():
-            found.append({"Source": title, "Value": value, "Rows": number})
-    return pd.DataFrame(found)
-
-
-def _shown(value: Any) -> str:
-    if pd.isna(value):
-        return "not recorded"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    frame = frame_of(sources_sheet(rows))
+    return frame.assign(**{SOURCE.heading: frame[SOURCE.heading].str.capitalize()})
 
 
 def to_csv(rows: pd.DataFrame) -> bytes:
     """The rows with all their columns; raw samples as JSON lists."""
     samples = [json.dumps([float(x) for x in values]) for values in rows["samples"]]
-    return rows.assign(samples=samples).to_csv(index=False).encode()
+    shown = rows.astype(object).map(inert).assign(samples=samples)
+    return shown.to_csv(index=False).encode()
 
 
 def _parsed(text: object) -> object:

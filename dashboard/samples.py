@@ -8,11 +8,12 @@ import pandas as pd
 import streamlit as st
 
 from cab.artifact import Artifact
+from cab.controls import BASELINE
 from cab.errors import StoreError
-from cab.store import ResultStore
+from cab.result_sources import ResultSources
 from dashboard.data import Snapshot, rows_of
 from dashboard.filters import Choice
-from dashboard.wording import plain, run_command
+from dashboard.wording import measure_command, plain
 
 _SIDE_BY_SIDE = 3
 
@@ -23,14 +24,13 @@ def show(snapshot: Snapshot, choice: Choice) -> None:
     """The section."""
     track = choice.track
     rows = choice.of(rows_of(snapshot, track, "quality"))
-    cells = _cells(snapshot, rows)
+    sources = snapshot.sources
+    cells = _cells(sources, rows)
     if not cells:
-        command = run_command(
-            snapshot.folder, "--attn all", f"--pattern {track.pattern}", f"--scale {track.scale}"
-        )
+        command = measure_command(snapshot.folder, track)
         st.info(f"No samples for this choice. Runs keep those of their first seed: `{command}`")
         return
-    st.subheader(f"Samples: {track.pattern}, {track.scale}, {track.device}")
+    st.subheader(f"Samples: {track.title}")
     left, right = st.columns([1, 3])
     task: str = left.selectbox("Task", sorted(cells), key=f"samples of {track}")
     entries = list(cells[task])
@@ -40,9 +40,8 @@ def show(snapshot: Snapshot, choice: Choice) -> None:
     if not chosen:
         st.info("Choose an entry to see what it makes.")
         return
-    store = ResultStore(snapshot.folder)
     try:
-        made = {entry: store.artifacts(cells[task][entry]) for entry in chosen}
+        made = {entry: sources.artifacts(cells[task][entry]) for entry in chosen}
     except StoreError as error:
         st.error(plain(str(error)))
         return
@@ -56,15 +55,14 @@ def show(snapshot: Snapshot, choice: Choice) -> None:
                 _show_one(next((a for a in made[entry] if a.name == name), None))
 
 
-def _cells(snapshot: Snapshot, rows: pd.DataFrame) -> dict[str, dict[str, str]]:
+def _cells(sources: ResultSources, rows: pd.DataFrame) -> dict[str, dict[str, str]]:
     """Cells that have artifacts, by task and entry; softmax first."""
-    folder = snapshot.folder / "artifacts"
     found: dict[str, dict[str, str]] = {}
     kept = rows[(rows["status"] == "ok") & (rows["phase"] == "eval")]
     firsts = kept.drop_duplicates(["task", "entry", "cell"])
-    order = firsts["attention"].map({"softmax": 0}).fillna(1)
+    order = firsts["attention"].map({BASELINE: 0}).fillna(1)
     for _, row in firsts.assign(order=order).sort_values(["order", "entry", "seed"]).iterrows():
-        if (folder / row["cell"] / "index.json").exists():
+        if sources.has_artifacts(row["cell"]):
             found.setdefault(row["task"], {}).setdefault(row["entry"], row["cell"])
     return found
 

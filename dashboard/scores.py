@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import altair as alt
 import pandas as pd
 import streamlit as st
 
-from cab.cli.tables import plus_minus
-from cab.info import Metric, TaskInfo
+from cab.info import Metric
 from cab.registries import TASKS
+from cab.report.svg import GREY
+from cab.scoring.boards import controls
 from cab.scoring.intervals import mean_interval
+from cab.scoring.origin import Origin
 from cab.scoring.quality import scores
 from cab.scoring.reference_lines import ReferenceLine, reference_lines
-from dashboard.data import Snapshot
-from dashboard.filters import Choice, controls
-from dashboard.looks import ACCENT, FRAME, GREY, entry_axis
-from dashboard.wording import INTERVAL_OF_SEEDS, plain, with_unit
+from cab.sheets.notes import OF_SEEDS
+from cab.sheets.scores import ANALYSES, directed, metrics_in, scores_sheet, with_unit
+from cab.sheets.words import plus_minus
+from cab.track import Track
+from dashboard.data import Snapshot, origin_in
+from dashboard.export import show_chart, words_of
+from dashboard.filters import Choice
+from dashboard.frames import frame_of
+from dashboard.looks import ACCENT, FRAME, entry_axis
+from dashboard.wording import plain, sentence
 
 _ROW_HEIGHT = 28
 _MOST_CHARTS = 6
@@ -27,7 +33,7 @@ _MOST_CHARTS = 6
 def show_scores(snapshot: Snapshot, choice: Choice, order: list[str]) -> None:
     """A table and charts of one task, which the reader chooses; entries in the given order."""
     track = choice.track
-    table = choice.of(scores(snapshot.results, track.pattern, track.scale, track.device))
+    table = choice.of(scores(snapshot.results, track))
     tasks = sorted(table["task"].unique())
     if not tasks:
         return
@@ -37,30 +43,28 @@ def show_scores(snapshot: Snapshot, choice: Choice, order: list[str]) -> None:
         "Task",
         tasks,
         format_func=lambda t: f"{t}: {infos[t].title}" if t in infos else t,
-        key=f"scores of {track.pattern} {track.scale} {track.device}",
+        key=f"scores of {track}",
     )
     info = infos.get(task)
     if info is not None:
         st.caption(plain(info.description))
     table = table[table["task"] == task]
-    metrics = _metrics(table, info)
-    headings = {metric.name: _heading(metric) for metric in metrics}
+    metrics = metrics_in(table, info)
     present = sorted(table["entry"].unique())
     names = [entry for entry in order if entry in present]
     names += [entry for entry in present if entry not in names]
-    found_on = (track.pattern, track.scale, track.device)
-    references = reference_lines(snapshot.results, *found_on, str(task))
-    st.dataframe(_scores_frame(table, metrics, names, headings), hide_index=True)
-    st.caption(
-        f"{INTERVAL_OF_SEEDS[0].upper()}{INTERVAL_OF_SEEDS[1:]}. Headline metrics enter the index."
-    )
+    references = reference_lines(snapshot.results, track, str(task))
+    st.dataframe(frame_of(scores_sheet(table, metrics, names, task)), hide_index=True)
+    st.caption(f"{sentence(OF_SEEDS)} Headline metrics enter the index.")
     beside = [metric for metric in metrics if not metric.headline]
     if len(metrics) <= _MOST_CHARTS:
         beside = []
-    _charts(table, [metric for metric in metrics if metric not in beside], names, references)
+    origin = origin_in(snapshot, track, "quality")
+    shown = [metric for metric in metrics if metric not in beside]
+    _charts(table, shown, names, references, track, origin)
     if beside:
         with st.expander(f"{len(beside)} metrics that are not in the index"):
-            _charts(table, beside, names, references)
+            _charts(table, beside, names, references, track, origin)
     if metrics:
         st.caption("Diamonds: mean. Bars: 95 % interval of the mean. Small points: single seeds.")
     meanings = {r.name: r.help for r in info.references} if info else {}
@@ -77,65 +81,34 @@ def _charts(
     metrics: list[Metric],
     names: list[str],
     references: list[ReferenceLine],
+    track: Track,
+    origin: Origin,
 ) -> None:
     columns = st.columns(2)
     for place, metric in enumerate(metrics):
         own = [line for line in references if line.metric == metric.name]
-        columns[place % 2].altair_chart(_score_chart(table, metric, names, own), width="stretch")
+        task = str(table["task"].iloc[0])
+        words = words_of(
+            f"{metric.name} {task}",
+            f"{task}: {directed(metric)}",
+            "mean over seeds with its 95 % interval, and single seeds",
+            track,
+            origin,
+        )
+        show_chart(columns[place % 2], _score_chart(table, metric, names, own), words)
 
 
 def _analyses(snapshot: Snapshot, choice: Choice, task: str, names: list[str]) -> None:
     """What the trained models attend to, and what their loss does when queries are disturbed."""
-    place = (choice.track.pattern, choice.track.scale, choice.track.device)
-    table = scores(snapshot.results, *place, phase="analysis")
+    table = scores(snapshot.results, choice.track, phase="analysis")
     table = table[(table["task"] == task) & table["entry"].isin(names)]
     if table.empty:
         return
-    with st.expander("Analyses of the trained models"):
-        found = _metrics(table, None)
-        words = {metric.name: with_unit(metric.name, metric.unit) for metric in found}
-        st.dataframe(_scores_frame(table, found, names, words), hide_index=True)
-        st.caption(
-            "Entropy (nats) and mean distance (1 is the length of the sequence) of the attention "
-            "map, where a mechanism has a map of positive weights; the mass of its negative "
-            "weights; and the rise of the loss when every query is disturbed by a tenth or half of "
-            "its length, along the gradient or at random. On a training batch; they rank nobody."
-        )
-
-
-def _metrics(table: pd.DataFrame, info: TaskInfo | None) -> list[Metric]:
-    """The metrics that occur, in the task's order; an unknown task's are read from the rows."""
-    present = table.drop_duplicates("metric")
-    declared = {metric.name: metric for metric in info.metrics} if info else {}
-    found = [m for name, m in declared.items() if name in set(present["metric"])]
-    for row in present.sort_values("metric").itertuples(index=False):
-        if row.metric not in declared:
-            unit = row.unit if isinstance(row.unit, str) else ""
-            found.append(Metric(str(row.metric), unit, bool(row.higher_is_better), "", False))
-    return found
-
-
-def _heading(metric: Metric) -> str:
-    direction = "higher" if metric.higher_is_better else "lower"
-    beside = "" if metric.headline else "; not in the index"
-    return f"{with_unit(metric.name, metric.unit)}, {direction} is better{beside}"
-
-
-def _scores_frame(
-    table: pd.DataFrame,
-    metrics: list[Metric],
-    names: list[str],
-    headings: Mapping[str, str],
-) -> pd.DataFrame:
-    found = []
-    for entry in names:
-        own = table[table["entry"] == entry]
-        line: dict[str, object] = {"Entry": entry, "Seeds": own["seed"].nunique()}
-        for metric in metrics:
-            values = own[own["metric"] == metric.name]["value"].to_numpy(float)
-            line[headings[metric.name]] = plus_minus(mean_interval(values))
-        found.append(line)
-    return pd.DataFrame(found)
+    title = "Analyses of the trained models"
+    with st.expander(title):
+        sheet = scores_sheet(table, metrics_in(table, None), names, title, with_unit)
+        st.dataframe(frame_of(sheet), hide_index=True)
+        st.caption(ANALYSES)
 
 
 def _score_chart(
@@ -169,7 +142,7 @@ def _score_chart(
     scale = alt.Scale(zero=False)
     x = alt.X(
         "value:Q",
-        title=with_unit(metric.name, metric.unit),
+        title=with_unit(metric),
         scale=scale,
         axis=alt.Axis(labelFlush=False),
     )
@@ -212,4 +185,4 @@ def _score_chart(
                 alt.Tooltip("value:Q", title="Value", format=".4~r"),
             ],
         ),
-    ).properties(height=_ROW_HEIGHT * len(names) + FRAME, title=_heading(metric))
+    ).properties(height=_ROW_HEIGHT * len(names) + FRAME)

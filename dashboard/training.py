@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from cab.cli.tables import plus_minus
-from cab.scoring.intervals import mean_interval
-from dashboard.data import Snapshot, rows_of
+from cab.sheets.notes import OF_SEEDS
+from cab.sheets.training import LOSS, runs_sheet
+from dashboard.data import Snapshot, origin_in, rows_of
+from dashboard.export import show_chart, words_of
 from dashboard.filters import Choice
+from dashboard.frames import frame_of
 from dashboard.looks import FRAME, EntryLooks, highlight
-from dashboard.wording import INTERVAL_OF_SEEDS, plain, run_command
+from dashboard.wording import measure_command, plain, sentence
 
 
 def show(snapshot: Snapshot, choice: Choice) -> None:
@@ -24,20 +26,14 @@ def show(snapshot: Snapshot, choice: Choice) -> None:
     rows = choice.of(everything)
     rows = rows[(rows["phase"] == "train") & (rows["status"] == "ok")]
     if rows.empty:
-        command = run_command(
-            snapshot.folder,
-            "--attn all",
-            f"--pattern {track.pattern}",
-            f"--scale {track.scale}",
-            "--measure quality",
-        )
+        command = measure_command(snapshot.folder, track, "quality")
         st.info(f"No training runs for this choice. Measure some: `{command}`")
         return
-    st.subheader(f"Training: {track.pattern}, {track.scale}, {track.device}")
+    st.subheader(f"Training: {track.title}")
     task: str = st.selectbox(
         "Task",
         sorted(rows["task"].unique()),
-        key=f"training of {track.pattern} {track.scale} {track.device}",
+        key=f"training of {track}",
     )
     rows = rows[rows["task"] == task]
     curves = curves_frame(rows)
@@ -46,7 +42,14 @@ def show(snapshot: Snapshot, choice: Choice) -> None:
     else:
         logarithmic = st.toggle("Logarithmic loss axis", value=False)
         pairs = zip(everything["entry"], everything["attention"], strict=True)
-        st.altair_chart(_chart(curves, EntryLooks(pairs), logarithmic), width="stretch")
+        words = words_of(
+            f"training-loss {task}",
+            f"Training loss on {task}",
+            "thin lines: single seeds; thick lines: mean over seeds",
+            track,
+            origin_in(snapshot, track, "quality"),
+        )
+        show_chart(st.container(), _chart(curves, EntryLooks(pairs), logarithmic), words)
         flat = sorted(set(rows["entry"]) - set(curves["entry"]))
         st.caption(
             "Thin lines: single seeds. Thick lines: mean over seeds. The loss is smoothed "
@@ -54,10 +57,11 @@ def show(snapshot: Snapshot, choice: Choice) -> None:
             "axis is the share of all optimisation steps."
             + (f" Without anything to train: {plain(', '.join(flat))}." if flat else "")
         )
-    st.markdown("**Training runs**")
-    st.dataframe(_runs_frame(rows), hide_index=True)
+    runs = runs_sheet(rows)
+    st.markdown(f"**{runs.title}**")
+    st.dataframe(frame_of(runs), hide_index=True)
     st.caption(
-        f"{INTERVAL_OF_SEEDS[0].upper()}{INTERVAL_OF_SEEDS[1:]}. Time is that of the optimisation, "
+        f"{sentence(OF_SEEDS)} Time is that of the optimisation, "
         "evaluations excluded. The checkpoint is the one with the best validation score."
     )
 
@@ -65,7 +69,7 @@ def show(snapshot: Snapshot, choice: Choice) -> None:
 def curves_frame(rows: pd.DataFrame) -> pd.DataFrame:
     """Points of the loss curves: a line per entry and seed, and one for their mean."""
     points: list[dict[str, Any]] = []
-    losses = rows[rows["metric"] == "train_loss"]
+    losses = rows[rows["metric"] == LOSS]
     for entry, own in losses.groupby("entry"):
         curves = {
             str(int(seed)): np.asarray(samples, dtype=float)
@@ -130,27 +134,5 @@ def _chart(curves: pd.DataFrame, looks: EntryLooks, logarithmic: bool) -> alt.Ch
             ],
         )
         .add_params(pick)
-        .properties(height=320 + FRAME, title="Training loss")
+        .properties(height=320 + FRAME)
     )
-
-
-def _runs_frame(rows: pd.DataFrame) -> pd.DataFrame:
-    found = []
-    for entry, own in rows.groupby("entry"):
-        losses = own[own["metric"] == "train_loss"]["value"].to_numpy(float)
-        seconds = own[own["metric"] == "train_time"]["value"].to_numpy(float)
-        steps = sorted({int(n) for n in own["train_steps"].dropna()})
-        added = sorted({int(n) for n in own["parameters_attention"].dropna()})
-        total = sorted({int(n) for n in own["parameters_total"].dropna()})
-        found.append(
-            {
-                "Entry": entry,
-                "Seeds": own["seed"].nunique(),
-                "Last training loss": plus_minus(mean_interval(losses)),
-                "Time (s)": plus_minus(mean_interval(seconds)),
-                "Checkpoint (step)": ", ".join(str(n) for n in steps),
-                "Parameters of the attention": ", ".join(f"{n:,}" for n in added),
-                "Parameters of the model": ", ".join(f"{n:,}" for n in total),
-            }
-        )
-    return pd.DataFrame(found)

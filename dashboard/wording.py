@@ -1,16 +1,16 @@
-"""Words that several sections share: commands, units, and text that Markdown must not read."""
+"""Words of tables as running text of the page: commands, units, and what Markdown must not read."""
 
 from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
-from cab.cli.app import DEFAULT_RESULTS
+from cab.locations import DEFAULT_RESULTS
+from cab.track import Track
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:&])")
-
-INTERVAL_OF_SEEDS = "mean ± half the 95 % interval (Student's t over training seeds)"
 
 
 def plain(text: str) -> str:
@@ -26,11 +26,30 @@ def run_command(folder: Path, *arguments: str) -> str:
     return " ".join(words)
 
 
-def with_unit(name: str, unit: object) -> str:
-    """``nll (nat/token)``; a number without a dimension has no unit to name."""
-    return f"{name} ({unit})" if isinstance(unit, str) and unit not in ("", "1") else name
+def sentence(words: str) -> str:
+    """Words of a note as a sentence of running text: ``Ranks count the hidden entries too.``"""
+    return words[:1].upper() + words[1:] + ("" if words.endswith(".") else ".")
 
 
-def count(number: int, noun: str) -> str:
-    """``1 seed``, ``3 seeds``."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def emphasised(note: str, names: Iterable[str]) -> str:
+    """A note in Markdown: as a sentence, with an entry or a task that it begins with in bold; as it
+    is where it is a list under a name.
+
+    Args:
+        note: plain words.
+        names: of entries and tasks.
+    """
+    names = sorted(names, key=len, reverse=True)
+    lead = note.partition(": ")[0]
+    if lead in names or " " not in lead:
+        return plain(note)
+    for name in names:
+        if note.startswith(f"{name} "):
+            return f"**{plain(name)}**{plain(note[len(name) :])}."
+    return sentence(plain(note))
+
+
+def measure_command(folder: Path, track: Track, measure: str = "") -> str:
+    """A ``cab run`` that fills a section which has nothing to show."""
+    words = ["--attn all", f"--pattern {track.pattern}", f"--scale {track.scale}"]
+    return run_command(folder, *words, *([f"--measure {measure}"] if measure else []))
