@@ -1,0 +1,30 @@
+"""Where tokens stand on one axis: their times, or positions, or places in the sequence."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cab import AttentionContext
+
+
+def token_times(
+    context: AttentionContext | None, length_q: int, length_k: int, cross: bool, like: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Of the queries and of the keys, (B or 1, Lq) and (B or 1, Lk), in the dtype of ``like``.
+
+    For each side its time stamps, else its positions, else 0, 1, 2, ...; in self attention the
+    queries are the last of the keys.
+    """
+    given = context or AttentionContext()
+    keys = _first(given.key_times, given.key_positions, length_k, like)
+    if not cross:
+        return keys[:, length_k - length_q :], keys
+    return _first(given.query_times, given.query_positions, length_q, like), keys
+
+
+def _first(times: Tensor | None, positions: Tensor | None, length: int, like: Tensor) -> Tensor:
+    for given in (times, positions):
+        if given is not None:
+            return torch.atleast_2d(given).to(like)
+    return torch.arange(length, device=like.device, dtype=like.dtype)[None]
