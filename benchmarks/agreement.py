@@ -23,10 +23,9 @@ from torch.utils.benchmark import Timer
 import cab
 from benchmarks.timing import spread
 from runners.efficiency.calls import CallFactory
-from runners.efficiency.conditions import NOISY_CORES
 from runners.efficiency.latency import measure_latency
 from runners.efficiency.memory import keep_freed_memory, peak_memory
-from runners.efficiency.neighbours import Neighbours
+from runners.efficiency.neighbours import NOISY_CORES, Neighbours
 from runners.efficiency.settings import EfficiencySettings
 
 NAMES = ("softmax", "softmax-exact", "linear-elu", "local")

@@ -17,7 +17,9 @@ from dataclasses import replace
 
 import torch
 
-from cab.cli.bench import parse_lengths
+from cab.benching.sizes import parse_lengths
+from cab.controls import COSTS
+from cab.request import Request
 from cab.scoring.curves import of_a_repeat
 from cab.scoring.intervals import Interval, process_interval
 from runners.efficiency.neighbours import Neighbours
@@ -66,10 +68,10 @@ def main() -> int:
 
 def _sweep(settings: EfficiencySettings, number: int) -> dict[tuple[str, int], Interval]:
     """Ratio to softmax by attention and length."""
-    plan = bench_plan(
-        ATTENTIONS, ["noncausal-self"], settings,
-        processes=PROCESSES, device="cpu", machine="", options={},
-    )  # fmt: skip
+    request = Request(
+        attentions=ATTENTIONS, patterns=["noncausal-self"], seeds=PROCESSES, measures=COSTS
+    )
+    plan = bench_plan(request, [settings], machine="")
     cells = [
         # Other inputs and turns in every sweep.
         replace(

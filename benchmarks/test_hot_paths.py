@@ -8,6 +8,7 @@ import torch
 
 import cab
 from cab.code_hash import code_hash
+from cab.request import Request
 from cab.schema import Row
 from cab.scoring.results import load_results
 from cab.store import ResultStore
@@ -16,7 +17,7 @@ from runners.efficiency.latency import measure_latency
 from runners.efficiency.memory import peak_memory
 from runners.efficiency.settings import EfficiencySettings
 from runners.efficiency.trace import traced_peak
-from runners.planner import Request, make_plan
+from runners.planner import make_plan
 
 LENGTH = 1024
 

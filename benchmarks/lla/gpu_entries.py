@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import cab
-from attentions.exact import exact_softmax, exact_softmax_attention
 from attentions.lla.attention import LocalLinearAttention
 from attentions.lla.probe import local_probe
 from attentions.lla.reference import local_linear_closed_form
+from attentions.shared.exact import exact_softmax, exact_softmax_attention
 from benchmarks.timing import Call
 
 PHASES = ("forward", "forward_backward", "decode")

@@ -13,7 +13,7 @@ from benchmarks.lla.gpu_entries import Entry
 from benchmarks.timing import spread
 from cab import Pattern
 from cab.cell import Cell
-from cab.code_hash import code_hash
+from cab.code_hash import attention_hash, code_hash
 from cab.registries import ATTENTIONS
 from cab.schema import Row, Status
 from cab.store import ResultStore
@@ -106,8 +106,8 @@ def _cell(result: Result, device: str) -> Cell:
         target=entry.target,
         options=entry.info.defaults() | result.entry.options,
         grade=str(entry.info.grade(Pattern.CAUSAL_SELF)),
-        attention_hash=code_hash(entry.target),
-        softmax_hash=code_hash(ATTENTIONS.resolve("softmax").target),
+        attention_hash=attention_hash(entry.target, "efficiency"),
+        softmax_hash=attention_hash(ATTENTIONS.resolve("softmax").target, "efficiency"),
         runner_hash=json.dumps(own, sort_keys=True),
         pattern=Pattern.CAUSAL_SELF.value,
         scale="paper",
