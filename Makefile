@@ -5,8 +5,11 @@ BIN := $(VENV)/bin
 BASE := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
+BUDGET ?= 12h
+ARGS ?=
+
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow check format docs dashboard bench bench-measuring bench-attentions bench-lla bench-lla-gpu clean
+.PHONY: help run test test-slow smoke-wheel check format docs pictures reference dashboard bench bench-measuring bench-attentions bench-lla bench-lla-gpu clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,14 +23,17 @@ $(DEV): $(BASE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-run: $(BASE) ## measure lla on causal-cross beside softmax and none (about ten minutes on 2 cores)
-	$(BIN)/cab run --attn lla --pattern causal-cross
+run: $(BASE) ## measure lla on causal-cross beside softmax and none (about five minutes on 2 cores)
+	$(BIN)/cab run --attn lla --pattern causal-cross $(ARGS)
 
 test: $(DEV) ## run the tests, a file at a time on each of two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --benchmark-disable
 
 test-slow: $(DEV) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+smoke-wheel: $(DEV) ## install a wheel and use it beside folders of the suite's names (two minutes)
+	$(BIN)/python -m pytest -m slow tests/slow/test_installed.py tests/slow/test_wheel.py
 
 check: $(DEV) ## format, lint, types, generated docs
 	$(BIN)/ruff format --check .
@@ -43,6 +49,13 @@ format: $(DEV) ## format and fix what can be fixed
 docs: $(DEV) ## write docs/tasks.md and docs/findings.md from the registry and the reference results
 	$(BIN)/python docs/build_tasks.py
 	$(BIN)/python docs/build_findings.py
+
+pictures: $(DEV) ## draw the pictures of the README anew (six minutes; needs Chromium)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[pictures]'
+	$(BIN)/python docs/build_pictures.py
+
+reference: $(DEV) ## measure what results/reference lacks (BUDGET=2h, ARGS='--attn lla')
+	$(BIN)/python -m runners.reference --time-budget $(BUDGET) $(ARGS)
 
 dashboard: $(BASE) ## browse the leaderboard
 	$(BIN)/cab dashboard

@@ -18,14 +18,13 @@ import numpy as np
 from claims import FINDINGS, Finding
 from expectations import Judgement, Scores, Verdict
 
-from cab.cli.tables import plus_minus, significant
+from cab.result_sources import reference_store
 from cab.scoring.intervals import mean_interval
 from cab.scoring.reference_lines import MARK
 from cab.scoring.results import Results, load_results
-from cab.store import ResultStore
+from cab.sheets.words import plus_minus, significant
 
 ROOT = Path(__file__).resolve().parent.parent
-REFERENCE = ROOT / "results" / "reference"
 TARGET = ROOT / "docs" / "findings.md"
 
 HEAD = """# Findings
@@ -59,7 +58,7 @@ def main() -> int:
 
 def page() -> str:
     """The whole page."""
-    results = load_results(ResultStore(REFERENCE))
+    results = load_results(reference_store())
     judged = [(finding, judgements(finding, results)) for finding in FINDINGS]
     used = {finding.task for finding in FINDINGS}
     seeds = int(results.rows[results.rows["task"].isin(used)]["seed"].nunique())

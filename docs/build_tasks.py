@@ -13,18 +13,19 @@ import pandas as pd
 import torch
 
 from cab import Attention, Recipe, Slots, Task
-from cab.cli.tables import plus_minus
+from cab.controls import REFERENCE_CONTROLS
 from cab.info import Scale, TaskInfo
 from cab.patterns import Pattern
 from cab.registries import ATTENTIONS, TASKS
+from cab.result_sources import reference_store
 from cab.scoring.quality import discrimination, scores
 from cab.scoring.reference_lines import reference_lines
 from cab.scoring.results import Results, load_results
-from cab.store import ResultStore
+from cab.sheets.words import plus_minus
+from cab.track import Setting
 from tasks.data.embedded import SPLITS, dataset, names
 
 ROOT = Path(__file__).resolve().parent.parent
-REFERENCE = ROOT / "results" / "reference"
 TARGET = ROOT / "docs" / "tasks.md"
 
 HEAD = """# Tasks
@@ -50,10 +51,12 @@ PROBES = """# Probes
 
 Each isolates one ability on a problem with a known ceiling. They are run and ranked on their own
 (`--task probes`) and do not enter the headline index; [findings.md](findings.md) has their sweeps,
-beside what papers claim. References are computed on the test problems of each seed.
+beside what papers claim. References are computed on the tested problems: one draw of
+them for all seeds, or one for each where a probe says so.
 """
 
-ENTRIES = ("softmax", "none", "softmax-exact")
+SETTING = Setting("small", "cpu")
+ENTRIES = REFERENCE_CONTROLS
 OF_PROBES = ("softmax", "none", "linear-elu")
 
 COMMAND = f"cab run {' '.join(f'--attn {e}' for e in ENTRIES)} --pattern all --measure quality"
@@ -73,7 +76,7 @@ def main() -> int:
 
 def page() -> str:
     """The whole page."""
-    results = load_results(ResultStore(REFERENCE))
+    results = load_results(reference_store())
     seeds = results.rows["seed"].nunique()
     infos = sorted(TASKS.infos(), key=lambda info: (info.probe, info.id))
     parts = [HEAD.format(seeds=seeds, command=COMMAND), _overview(infos)]
@@ -122,7 +125,7 @@ def _measured(info: TaskInfo, results: Results) -> str:
     for pattern in Pattern:
         if pattern not in info.backbones:
             continue
-        scored = scores(results, pattern.value, "small", "cpu")
+        scored = scores(results, SETTING.track(pattern))
         scored = scored[scored["task"] == info.id]
         for metric in info.metrics:
             if info.probe and not metric.headline:
@@ -136,7 +139,7 @@ def _measured(info: TaskInfo, results: Results) -> str:
             if found is not None and metric is info.metrics[0] and found.verdict is False:
                 ratio += ", left out"
             rows.append(f"| {pattern.value} | {metric.name} | {' | '.join(values)} | {ratio} |")
-        lines = reference_lines(results, pattern.value, "small", "cpu", info.id)
+        lines = reference_lines(results, SETTING.track(pattern), info.id)
         known += [
             f"* `{line.name}` on {pattern.value}: {line.metric} {plus_minus(line.value)}"
             for line in lines

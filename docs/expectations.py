@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cab.cli.tables import plus_minus
 from cab.scoring.intervals import Interval, mean_interval
 from cab.scoring.reference_lines import MARK
+from cab.sheets.words import plus_minus
 
 Values = NDArray[np.float64]
 

@@ -1,0 +1,124 @@
+"""Draw the pictures of the README from the present code: ``make pictures``.
+
+python docs/build_pictures.py [run] [dashboard]
+
+``run.svg`` is what the main command prints, run anew in an empty folder (four minutes on two idle
+cores); ``dashboard.png`` is the first page of ``cab dashboard`` on the reference results, in a
+headless Chromium.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.terminal_theme import SVG_EXPORT_THEME
+
+from cab.cli import app
+from cab.cli.console import console
+
+IMAGES = Path(__file__).resolve().parent / "images"
+COMMAND = ("cab", "run", "--attn", "lla", "--pattern", "causal-cross")
+COLUMNS = 92
+"""Characters; the SVG is as wide as a README is on a page"""
+WIDTH, HEIGHT = 1280, 860
+"""Pixels of the browser's window"""
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def main() -> int:
+    """Draw those that are named, or both."""
+    drawn = {"run": draw_run, "dashboard": draw_dashboard}
+    named = sys.argv[1:] or list(drawn)
+    for name in named:
+        if name not in drawn:
+            print(f"no picture {name!r}: {', '.join(drawn)}", file=sys.stderr)
+            return 2
+    for name in named:
+        drawn[name]()
+    return 0
+
+
+def draw_run() -> None:
+    """What the main command prints on a terminal of `COLUMNS` characters."""
+    console.width = COLUMNS
+    console.record = True
+    with tempfile.TemporaryDirectory() as folder, _inside(Path(folder)):
+        sys.argv = list(COMMAND)
+        try:
+            app.main()
+        except SystemExit as end:
+            if end.code != 0:
+                raise
+    console.save_svg(
+        str(IMAGES / "run.svg"), title=" ".join(COMMAND), theme=SVG_EXPORT_THEME, unique_id="run"
+    )
+
+
+def draw_dashboard() -> None:
+    """The leaderboard of causal-cross as it opens on the reference results."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        raise SystemExit("the dashboard's picture needs playwright: make pictures") from None
+    browser_path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _served(Path(folder)) as address,
+        sync_playwright() as play,
+    ):
+        browser = play.chromium.launch(executable_path=browser_path)
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+        page.goto(address)
+        page.get_by_text("causal-cross (CC)").click(timeout=60_000)
+        page.get_by_role("heading", name="Leaderboard: causal-cross").wait_for(timeout=60_000)
+        page.locator("[data-testid=stVegaLiteChart] canvas, svg.marks").first.wait_for()
+        page.wait_for_load_state("networkidle")
+        # Columns are as wide as their words were before the page had its fonts: drawn anew.
+        for section in ("Entries", "Quality"):
+            page.get_by_test_id("stButtonGroup").get_by_text(section, exact=True).click()
+            page.wait_for_timeout(2000)
+        page.screenshot(path=IMAGES / "dashboard.png")
+        browser.close()
+
+
+@contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+@contextmanager
+def _served(folder: Path) -> Iterator[str]:
+    """Address of a dashboard that runs in an empty folder."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "cab", "dashboard", "--headless", "--port", str(port)]
+    server = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    try:
+        for line in server.stdout:
+            if str(port) in line:
+                break
+        else:
+            raise SystemExit("the dashboard did not start")
+        yield f"http://localhost:{port}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
