@@ -1,68 +1,73 @@
 """The efficiency runner against mechanisms that cheat it: each is caught."""
 
-import multiprocessing
+import os
 import re
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.attacks.bench import bench
+from tests.attacks.processes import DiedError, alone
 
 MECHANISMS = Path(__file__).with_name("mechanisms.py")
 
+WRONG = "differs from the reference"
+FAST = "(invalid|not judged): .* faster than"
+"""Work that is not done takes no time: true of most attacks, so it is a right complaint wherever
+it comes first."""
+
 CAUGHT = {
     # Where the call that is looked at missed the cache, the others were too fast.
-    "CachesByIdentity": ("forward", "differs from the reference|invalid: .* faster than"),
-    "CachesByShape": ("forward", "differs from the reference|invalid: .* faster than"),
-    "StaleMemory": ("forward", "differs from the reference"),
-    "WorksInThread": ("forward", "differs from the reference|after it has returned"),
-    "PatchesTime": ("forward", "replaced time.perf_counter_ns"),
-    "PatchesRunnersClock": ("forward", "replaced runners.efficiency.clock.perf_counter_ns"),
-    "PatchesJudge": ("forward", "replaced Judge.check"),
-    "SlowsBaseline": ("forward", "replaced torch.nn.functional.scaled_dot_product_attention"),
-    "TakesMoreThreads": ("forward", "threads from 1 to 3"),
-    "FewerKeys": ("forward", "differs from the reference"),
-    "ReadsFuture": ("forward", "differs from the reference"),
-    "ReadsFutureWithoutReference": ("forward", "differs from the other shape"),
-    "Lazy": ("forward", "returns a Later"),
-    "DetectsShapes": ("forward", "differs from the reference"),
-    "DetectsShapesWithoutReference": ("forward", "differs from the other shape"),
-    "SkipsBackward": ("forward_backward", "gradients differ"),
-    "ForgetsTokens": ("decode", "differs from the reference"),
-    "ImpossiblyFast": ("forward", "invalid: .* faster than"),
+    "CachesByIdentity": ("forward", [WRONG, FAST]),
+    "CachesByShape": ("forward", [WRONG, FAST]),
+    "StaleMemory": ("forward", [WRONG, FAST]),
+    "WorksInThread": ("forward", [WRONG, FAST, "after it has returned"]),
+    "PatchesTime": ("forward", ["replaced time.perf_counter_ns", FAST]),
+    "PatchesRunnersClock": (
+        "forward",
+        ["replaced runners.efficiency.clock.perf_counter_ns", FAST],
+    ),
+    "PatchesJudge": ("forward", ["replaced Judge.check", FAST]),
+    "SlowsBaseline": ("forward", ["replaced torch.nn.functional.scaled_dot_product_attention"]),
+    "TakesMoreThreads": ("forward", ["threads from 1 to 3", FAST]),
+    "FewerKeys": ("forward", [WRONG, FAST]),
+    "ReadsFuture": ("forward", [WRONG]),
+    "ReadsFutureWithoutReference": ("forward", ["differs from the other shape"]),
+    "Lazy": ("forward", ["returns a Later"]),
+    "DetectsShapes": ("forward", [WRONG, FAST]),
+    "DetectsShapesWithoutReference": ("forward", ["differs from the other shape", FAST]),
+    "SkipsBackward": ("forward_backward", ["gradients differ", FAST]),
+    "ForgetsTokens": ("decode", [WRONG, FAST]),
+    "ImpossiblyFast": ("forward", [FAST]),
 }
-"""By attack: the phase in which it pays, and what is said of it"""
-
-
-@pytest.fixture(scope="module")
-def processes():
-    """An attack changes the process it runs in: each gets one of its own."""
-    context = multiprocessing.get_context("forkserver")
-    # With what torch would otherwise import anew at the first backward pass of each.
-    context.set_forkserver_preload(["tests.attacks.bench", "torch.fx.experimental.symbolic_shapes"])
-    with ProcessPoolExecutor(1, context, max_tasks_per_child=1) as pool:
-        yield pool
+"""By attack: the phase in which it pays, and what may rightly be said of it"""
 
 
 @pytest.mark.parametrize("attack", CAUGHT)
-def test_caught(processes, attack):
-    phase, complaint = CAUGHT[attack]
-    result = processes.submit(bench, f"{MECHANISMS}:{attack}", phase, "cpu").result()
-    assert result.error.startswith("ContractError"), result
-    assert re.search(complaint, result.error), result.error
+def test_caught(attack):
+    phase, complaints = CAUGHT[attack]
+    result = alone(bench, f"{MECHANISMS}:{attack}", phase, "cpu")
+    # On a busy machine what is too fast may be left unjudged; its times do not count either way.
+    assert result.error.startswith(("ContractError", "DisturbedError")), result
+    assert any(re.search(complaint, result.error) for complaint in complaints), result.error
     assert not result.latencies
 
 
 @pytest.mark.parametrize("phase", ["forward", "forward_backward", "decode"])
-def test_the_honest_one_passes(processes, phase):
-    result = processes.submit(bench, f"{MECHANISMS}:Honest", phase, "cpu").result()
+def test_the_honest_one_passes(phase):
+    result = alone(bench, f"{MECHANISMS}:Honest", phase, "cpu")
     assert result.error == ""
     assert len(result.latencies) == 2
 
 
+def test_a_death_is_its_own_alone():
+    with pytest.raises(DiedError, match="exit code 3"):
+        alone(os._exit, 3)
+    assert alone(abs, -2) == 2
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="streams need a GPU")
-def test_work_in_another_stream_is_caught(processes):
-    result = processes.submit(bench, f"{MECHANISMS}:WorksInStream", "forward", "cuda").result()
-    assert "differs from the reference" in result.error
+def test_work_in_another_stream_is_caught():
+    result = alone(bench, f"{MECHANISMS}:WorksInStream", "forward", "cuda")
+    assert WRONG in result.error

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-import attentions.bounded_memory_scan as scan
+import attentions.shared.bounded_memory_scan as scan
 import cab
 from benchmarks.attentions.plain.bounded_memory import attend
 from cab import AttentionContext

@@ -100,7 +100,7 @@ def test_tokens_beyond_the_horizon_count_as_one_at_it():
 
 @pytest.mark.parametrize("pattern", ["NS", "CS", "NC", "CC"])
 @pytest.mark.parametrize("content", [50.0, torch.inf, torch.nan])
-def test_masked_tokens_are_absent_and_take_no_position(pattern, content):
+def test_masked_tokens_are_absent_and_the_others_keep_their_positions(pattern, content):
     q, k, v = qkv(20 if pattern.endswith("S") else 11, 20)
     mask = torch.ones(2, 20, dtype=torch.bool)
     mask[0, :3] = mask[0, 8:15] = False
@@ -116,8 +116,10 @@ def test_masked_tokens_are_absent_and_take_no_position(pattern, content):
     grads = torch.autograd.grad(out.square().sum(), (k, v))
     assert all(g.isfinite().all() for g in grads)
     keys, queries = mask[0].nonzero()[:, 0], query_mask[0].nonzero()[:, 0]
-    alone = attention(q[:1, :, queries], k[:1, :, keys], v[:1, :, keys])
+    places = AttentionContext(query_positions=queries, key_positions=keys)
+    alone = attention(q[:1, :, queries], k[:1, :, keys], v[:1, :, keys], places)
     assert error(out[:1, :, queries], alone) <= 1e-12
+    assert all(g[0].masked_select(hidden[0]).abs().max() == 0 for g in grads)
 
 
 def test_the_length_of_each_row_is_that_of_its_valid_tokens():

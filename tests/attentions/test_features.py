@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from attentions.features import (
+from attentions.shared.features import (
     elu_features,
     gaussian_directions,
     log_positive_features,

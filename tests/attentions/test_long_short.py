@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import cab
-from attentions.exact import exact_softmax_attention
+from attentions.shared.exact import exact_softmax_attention
 from benchmarks.attentions.plain import long_short as plain
 from tests.attentions.cases import draw, error, gradients, module, qkv
 

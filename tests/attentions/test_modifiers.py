@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from attentions.exact import exact_softmax
 from attentions.modifiers.act_calib import ActCalibration
-from attentions.modifiers.modified_softmax import moved
 from attentions.modifiers.modpai import ModifiedPai
 from attentions.modifiers.var_redist import AttentionRedistribution
+from attentions.shared.exact import exact_softmax
+from attentions.shared.modified_softmax import moved
 from attentions.softmax import SoftmaxAttention
 from cab import AttentionContext, AttentionSpec, Pattern
+from tests.attentions.cases import error, module, qkv
 
 HEADS, DIM, LENGTH = 2, 8, 17
 MODIFIERS = {
@@ -84,11 +85,41 @@ def test_training_and_heads_that_are_off_are_plain_softmax_to_the_bit(cls):
 def test_moved_weight_by_hand():
     weights = torch.tensor([0.5, 0.3, 0.1, 0.1]).expand(1, 1, 1, 4)
     source = torch.tensor([True, False, False, False])
-    found = moved(weights, source, ~source, 0.4)
+    found = moved(weights.log(), weights, source, ~source, 0.4)
     # 0.3 is freed and spread as 3 : 1 : 1.
     torch.testing.assert_close(found[0, 0, 0], torch.tensor([0.2, 0.48, 0.16, 0.16]))
-    alone = torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(1, 1, 1, 4)
-    assert torch.equal(moved(alone, source, ~source, 0.4), alone)
+    nowhere = torch.zeros_like(source)
+    assert torch.equal(moved(weights.log(), weights, source, nowhere, 0.4), weights)
+
+
+def test_moved_weight_finds_its_place_however_small_the_weights_there():
+    scores = torch.tensor([200.0, 0.0, 1.0]).expand(1, 1, 1, 3)
+    source = torch.tensor([True, False, False])
+    found = moved(scores, scores.softmax(-1), source, ~source, 0.4)
+    share = torch.tensor([0.0, 1.0]).softmax(0)
+    torch.testing.assert_close(found[0, 0, 0], torch.tensor([0.4, *(0.6 * share).tolist()]))
+
+
+@pytest.mark.parametrize("scale", [8.0, 30.0])
+@pytest.mark.parametrize("name", ["softmax+act-calib", "softmax+var-redist", "softmax+modpai"])
+@pytest.mark.parametrize("pattern", ["NS", "CS", "NC", "CC"])
+def test_large_scores_in_single_precision(name, pattern, scale):
+    q, k, v = (scale * x for x in qkv())
+    attention = module(name, pattern)
+    want = attention.reference(q, k, v)
+    leaves = [x.float().requires_grad_() for x in (q, k, v)]
+    got = attention(*leaves)
+    assert error(got, want) <= 1e-4
+    assert all(g.isfinite().all() for g in torch.autograd.grad(got.sum(), leaves))
+
+
+def test_a_causal_mean_takes_all_queries():
+    q, k, v = qkv()
+    attention = module("softmax+act-calib", "CS")
+    with pytest.raises(NotImplementedError, match="as many queries as keys, not 3 and 19"):
+        attention(q[:, :, -3:], k, v)
+    attention.switched.fill_(False)
+    assert error(attention(q[:, :, -3:], k, v), attention(q, k, v)[:, :, -3:]) <= 1e-12
 
 
 def test_calibration_keeps_the_first_sink():
@@ -117,7 +148,8 @@ def test_the_causal_mean_ends_as_the_published_one():
     sinks = mean > 0.08
     others = sinks & (sinks.cumsum(-1) > 1)
     assert others.any()
-    want = moved(weights, others[..., None, :], ~others[..., None, :], 0.4)[..., -1, :]
+    others = others[..., None, :]
+    want = moved(weights.log(), weights, others, seen & ~others, 0.4)[..., -1, :]
     torch.testing.assert_close(map_of(module, q, k, v, layer)[..., -1, :], want)
 
 

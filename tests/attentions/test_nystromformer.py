@@ -97,8 +97,11 @@ def test_rows_of_different_lengths_are_as_if_alone(pattern, length):
         kept = [
             x[row : row + 1, :, m] for x, m in ((q, own), (k, key_mask[row]), (v, key_mask[row]))
         ]
+        places = cab.AttentionContext(
+            query_positions=own.nonzero()[:, 0], key_positions=key_mask[row].nonzero()[:, 0]
+        )
         if key_mask[row].any():
-            assert error(got[row : row + 1, :, own], attention(*kept)) <= 1e-10
+            assert error(got[row : row + 1, :, own], attention(*kept, places)) <= 1e-10
         else:
             assert got[row, :, own].abs().max() == 0
 

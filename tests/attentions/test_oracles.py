@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from attentions.masks import causal_mask
-from attentions.spd import SpdSystems
+from attentions.shared.masks import causal_mask
+from attentions.shared.spd import SpdSystems
 from cab.patterns import Pattern
 from tests.attentions.cases import draw, module, qkv
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import cab
-from attentions.features import log_positive_features, positive_features
 from attentions.performer import Performer
-from attentions.prefix_sums import linear_attention
+from attentions.shared.features import log_positive_features, positive_features
+from attentions.shared.prefix_sums import linear_attention
 from benchmarks.attentions.plain import performer as plain
 from cab import AttentionContext
 from cab.checks import CHECKS, Case

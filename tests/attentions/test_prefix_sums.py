@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from attentions import prefix_sums
-from attentions.prefix_sums import linear_attention, read_sums, sums_of, turned_features
+from attentions.shared import prefix_sums
+from attentions.shared.prefix_sums import linear_attention, read_sums, sums_of, turned_features
 from benchmarks.attentions.plain import linear_elu as plain
 from tests.attentions.cases import draw, error, gradients, module, qkv
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-import attentions.long_convolution as long_convolution
+import attentions.shared.long_convolution as long_convolution
 import cab
 from benchmarks.attentions.plain.s4d import attend
 from cab import AttentionContext

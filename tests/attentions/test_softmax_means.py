@@ -2,7 +2,7 @@
 
 import torch
 
-from attentions.softmax_means import softmax_means
+from attentions.shared.softmax_means import softmax_means
 from tests.attentions.cases import draw, error, gradients
 
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from attentions.exact import exact_softmax_attention
-from attentions.window_tiles import Summaries
-from attentions.windows import windowed_softmax_attention
+from attentions.shared.exact import exact_softmax_attention
+from attentions.shared.window_tiles import Summaries
+from attentions.shared.windows import windowed_softmax_attention
 from benchmarks.attentions.plain import local as plain
 from tests.attentions.cases import draw, error, gradients, module, qkv
 

@@ -8,8 +8,8 @@ import time
 import pytest
 import torch
 
-from attentions.exact import exact_softmax_attention
 from attentions.lla.reference import local_linear_regression
+from attentions.shared.exact import exact_softmax_attention
 from benchmarks.lla import baselines
 from benchmarks.lla.mechanisms import MECHANISMS, OURS, PHASES, prepare
 from benchmarks.memory import growth_exponent

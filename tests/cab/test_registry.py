@@ -8,10 +8,10 @@ import pytest
 
 import cab
 from cab.errors import OptionError, RegistrationError, UnknownEntryError, UnsupportedPatternError
-from cab.info import AttentionInfo, Grade, Option
+from cab.info import AttentionInfo, Family, Grade, Option
+from cab.options import require_pattern, resolve_options
 from cab.patterns import Pattern
 from cab.registries import ATTENTIONS, TASKS
-from cab.request import require_pattern, resolve_options
 from cab.source_info import module_path, read_info
 
 MINE = """
@@ -112,12 +112,35 @@ def test_unknown_ids_suggest_near_ones():
 def test_record_that_needs_its_module_is_left_to_the_import(tmp_path):
     path = tmp_path / "late.py"
     path.write_text(
-        "TITLE = 'late'\n\n"
+        "from elsewhere import TITLE\n\n"
         "@register_attention(AttentionInfo(id='late', title=TITLE, formula='', time='', memory='',"
         " patterns={}))\n"
         "class Late(Attention): ...\n"
     )
     assert read_info(path, "Late", "register_attention") is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "title"),
+    [
+        ("TITLE = 'a'", "a"),
+        ("TITLE: str = 'a'", "a"),
+        ("TITLE = 'a'\nTITLE = 'b'", None),
+        ("TITLE = 'a'\nTITLE += 'b'", None),
+        ("TITLE = 'a'\nif DEBUG:\n    TITLE = 'b'", None),
+        ("TITLE = 'a'.upper()", None),
+    ],
+)
+def test_a_record_may_name_literal_constants_of_its_module(tmp_path, lines, title):
+    path = tmp_path / "constants.py"
+    path.write_text(
+        f"{lines}\n\n"
+        "@register_attention(AttentionInfo(id='c', title=TITLE, formula='', time='', memory='',"
+        " patterns={}))\n"
+        "class Constants(Attention): ...\n"
+    )
+    record = read_info(path, "Constants", "register_attention")
+    assert (record and record.title) == title
 
 
 def test_record_under_other_decorators(tmp_path):
@@ -194,3 +217,12 @@ def test_patterns_parse_names_and_abbreviations():
         assert (
             Pattern.parse(pattern.value) is Pattern.parse(pattern.abbreviation.lower()) is pattern
         )
+
+
+def test_every_entry_names_its_family():
+    assert [info.id for info in ATTENTIONS.infos() if info.family is Family.OTHER] == []
+
+
+def test_who_names_no_family_is_other(mine):
+    assert INFO.family is Family.OTHER
+    assert ATTENTIONS.resolve(f"{mine}:Mine").info.family is Family.OTHER

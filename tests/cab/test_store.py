@@ -9,7 +9,8 @@ import pytest
 
 from cab.artifact import Artifact
 from cab.errors import StoreError
-from cab.schema import COLUMNS, SCHEMA, Row, table_of
+from cab.schema import SCHEMA, Row, Status, table_of
+from cab.scoring.results import current
 from cab.store import ResultStore
 
 
@@ -30,24 +31,40 @@ def test_rows_come_back(tmp_path):
 
 
 def test_row_and_schema_have_the_same_columns():
-    assert list(row().as_dict()) == [column.name for column in COLUMNS]
+    assert list(row().as_dict()) == SCHEMA.names
 
 
-@pytest.mark.parametrize(
-    ("status", "final"),
-    [
-        ("ok", True),
-        ("oom", True),
-        ("unsupported", True),
-        ("diverged", True),
-        ("timeout", True),
-        ("error", False),
-    ],
-)
-def test_errors_are_tried_again(tmp_path, status, final):
+OF_TABLE = {
+    "task": "t", "scale": "tiny", "device": "cpu", "seed": 0, "metric": "m", "phase": "eval",
+    "attention_hash": "h", "task_hash": "t", "data_hash": "d", "attention_options": "{}",
+    "grade": "faithful", "higher_is_better": True,
+}  # fmt: skip
+ENDS = [status.value for status in Status]
+
+
+@pytest.mark.parametrize("again", [[], ["error"], ["oom", "timeout"], ["invalid", "diverged"]])
+@pytest.mark.parametrize("part", [[], ["ok"]], ids=["whole", "in part"])
+@pytest.mark.parametrize("status", ENDS)
+def test_what_is_tried_again(tmp_path, status, part, again):
+    """A cell of which a part ended so is tried again like one that ended so as a whole."""
     store = ResultStore(tmp_path)
-    store.append([row(status=status)])
-    assert bool(store.finished()) is final
+    store.append([row(status=name, run_id="r") for name in (*part, status)])
+    assert bool(store.finished(again)) is (status not in again)
+    assert bool(store.finished()) is (status != "error")
+
+
+@pytest.mark.parametrize("first", ENDS)
+@pytest.mark.parametrize("second", ENDS)
+def test_an_end_without_a_number_replaces_no_number(tmp_path, first, second):
+    store = ResultStore(tmp_path)
+    for run, status in enumerate((first, second)):
+        store.append([row(status=status, run_id=str(run), **OF_TABLE)])
+    kept = first in ("ok", "invalid") and second not in ("ok", "invalid")
+    expected = {first if kept else second}
+    assert store.statuses() == {"c" * 32: expected}
+    rows = store.read().to_pandas()
+    found = current(rows, {}, installed=lambda name: ())
+    assert set(found.rows["status"]) == expected
 
 
 def test_older_schema_and_unknown_columns_are_read(tmp_path):
@@ -125,7 +142,7 @@ def test_artifacts_come_back_in_order(tmp_path):
 def test_damaged_artifacts_are_named(tmp_path):
     store = ResultStore(tmp_path)
     store.attach("c" * 32, [Artifact("a", "txt", "", b"x")])
-    (tmp_path / "artifacts" / ("c" * 32) / "a.txt").unlink()
+    (tmp_path / "_artifacts" / ("c" * 32) / "a.txt").unlink()
     with pytest.raises(StoreError, match="remove that folder"):
         store.artifacts("c" * 32)
 

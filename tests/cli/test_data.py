@@ -4,11 +4,10 @@ import shutil
 import subprocess
 import sys
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import pytest
 
-import tasks.data
+from cab.own_code import PACKAGES, ROOT
 from cab.registries import TASKS
 from tasks.data.embedded import dataset, names
 
@@ -41,15 +40,15 @@ def test_embedded_files_are_what_the_manifest_says(cab_in):
 
 
 def test_a_damaged_file_is_named(tmp_path):
-    root = tmp_path / "copy" / "tasks"
-    shutil.copytree(
-        Path(tasks.data.__file__).parents[1], root, ignore=shutil.ignore_patterns("*.pyc")
-    )
-    victim = root / "data" / "web-bible.parquet"
+    copy = tmp_path / "copy"
+    for package in ("cab", *PACKAGES):
+        ignored = shutil.ignore_patterns("*.pyc")
+        shutil.copytree(ROOT / package, copy / package, ignore=ignored)
+    victim = copy / "tasks" / "data" / "web-bible.parquet"
     victim.write_bytes(victim.read_bytes()[:-10])
     done = subprocess.run(
         [sys.executable, "-m", "cab", "data", "check"],
-        cwd=root.parent,
+        cwd=copy,
         capture_output=True,
         text=True,
         check=False,

@@ -74,7 +74,8 @@ def test_json_has_all_numbers(shown):
         if row["missing"]:
             assert row["entry"] == "s4d"
             assert row["index"] is None
-            assert 0 < row["beats_softmax"] < 1
+            assert row["beats_softmax"] is None
+            assert (row["tasks"], row["tasks_asked"]) == (1, 2)
         else:
             assert row["rank_low"] <= row["rank"] <= row["rank_high"]
             assert row["index_low"] <= row["index"] <= row["index_high"]
@@ -95,10 +96,10 @@ def test_scales_are_correlated_with_n(shown):
     found = tables(shown("leaderboard", "-f", "json"))
     between = found["Rank correlations between tracks: does the small one predict the large one?"]
     rows = {row["one"]: row for row in between["rows"]}
-    whole = rows["noncausal-self, base, cpu"]
+    whole = rows["noncausal-self, small, cpu"]
     assert whole["n"] == len(ABILITY) - 2  # none and softmax-exact are no mechanisms to compare
     assert whole["rho_low"] <= whole["rho"] <= whole["rho_high"]
-    assert rows["causal-self, base, cpu"]["n"] == len(ABILITY) - 3
+    assert rows["causal-self, small, cpu"]["n"] == len(ABILITY) - 3
 
 
 def test_markdown_and_latex_are_whole(shown):
@@ -107,10 +108,14 @@ def test_markdown_and_latex_are_whole(shown):
     assert len(cells) == 2 + len(ABILITY)
     assert len(set(cells)) == 1
     text = shown("leaderboard", "-p", "CS", "--scale", "small", "-f", "latex")
-    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 1
-    body = text[text.index(r"\midrule") : text.index(r"\bottomrule")]
-    assert body.count(r"\\") == len(ABILITY)
-    assert not re.search(r"(?<!\\)[%&#_](?=[a-z0-9 ]*\\\\)", body.replace(" & ", " "))
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}")
+    assert (
+        "Pattern causal-self, scale small, device cpu. Measured with cab 0.1.0, commit abc." in text
+    )
+    bodies = re.findall(r"\\midrule(.*?)\\bottomrule", text, re.DOTALL)
+    for body in bodies:
+        assert body.count(r"\\") == len(ABILITY)
+        assert not re.search(r"(?<!\\)[%&#_](?=[a-z0-9 ]*\\\\)", body.replace(" & ", " "))
 
 
 class _Tags(HTMLParser):
@@ -147,11 +152,43 @@ def test_html_is_well_formed(shown):
     assert tags.seen["table"] == 7  # two patterns and both together at two scales, and between
 
 
+COMMANDS = {
+    "leaderboard": ("leaderboard", "-p", "CS", "--scale", "small"),
+    "latency": ("leaderboard", "-p", "CS", "--scale", "small", "--metric", "latency"),
+    "bradley-terry": ("leaderboard", "-p", "CS", "--metric", "bradley-terry"),
+    "compare": ("compare", "lla", "softmax", "-p", "CS", "--scale", "small"),
+}
+
+
+@pytest.mark.parametrize("width", [30, 80, 100, 120])
+@pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
+def test_what_a_terminal_has_no_room_for_is_named(shown, monkeypatch, words, width):
+    """Every heading of the wide table is in the narrow one, or in the note below it."""
+    monkeypatch.setattr(console, "width", 400)
+    whole = shown(*words)
+    monkeypatch.setattr(console, "width", width)
+    text = shown(*words)
+    headings = {part for line in whole.splitlines() if re.match(r" *(#|task|cost|attention) ", line)
+                for part in re.split(r"  +", line.strip())}  # fmt: skip
+    assert len(headings) > 3
+    flat = " ".join(text.split())
+    assert [heading for heading in headings if heading not in flat] == []
+    numbers = set(re.findall(r"[+-]?\d+\.\d+", text))
+    assert numbers <= set(re.findall(r"[+-]?\d+\.\d+", whole))
+    named = re.search(r"no room for: .*?COLUMNS=(\d+) shows all", flat)
+    assert "no room" not in whole
+    if named:
+        monkeypatch.setattr(console, "width", int(named[1]))
+        assert flat.count("no room") > " ".join(shown(*words).split()).count("no room")
+
+
 def test_a_narrow_terminal_loses_columns_but_no_digits(shown, monkeypatch):
     monkeypatch.setattr(console, "width", 30)
     text = shown("leaderboard", "-p", "CS", "--scale", "small")
     line = next(line for line in text.splitlines() if " lla " in line)
-    assert re.search(r"faithful +[+-]\d\.\d{3} +[+-]\d\.\d{3} \.\. [+-]\d\.\d{3}$", line.rstrip())
+    assert re.search(
+        r"faithful +2 of 2 +[+-]\d\.\d{3} +[+-]\d\.\d{3} \.\. [+-]\d\.\d{3}$", line.rstrip()
+    )
     assert "language-modeling" not in text.splitlines()[1]
 
 
@@ -162,6 +199,15 @@ def test_choice_of_tasks_and_grades(shown):
     assert one[0]["index"] == pytest.approx(one[0]["summarization"])
     kept = tables(shown(*words, "--grade", "adapted"))["causal-self (small, cpu)"]["rows"]
     assert {row["entry"] for row in kept} == {"softmax", "softmax-exact", "none"}
+
+
+def test_choice_of_a_family_keeps_controls(shown):
+    words = ("leaderboard", "--scale", "small", "--format", "json", "--family", "windowed")
+    rows = tables(shown(*words))["causal-self (small, cpu)"]["rows"]
+    assert {row["entry"] for row in rows} == {"softmax", "softmax-exact", "none", "local"}
+    assert {row["family"] for row in rows if row["entry"] == "local"} == {"windowed"}
+    found = tables(shown(*words, "--metric", "nll"))
+    assert any({row["entry"] for row in t["rows"]} > {"local"} for t in found.values())
 
 
 def test_sorting(shown):
@@ -196,8 +242,11 @@ def test_raw_metrics_ratings_and_cabs_index(shown):
     assert [sheet["task"] for sheet in found] == ["language-modeling", "summarization"]
     assert found[0]["rows"][0]["entry"] == "lla"
     (sheet,) = json.loads(shown(*words, "bradley-terry"))
-    strengths = [row["strength"] for row in sheet["rows"]]
+    strengths = [row["strength"] for row in sheet["rows"] if row["strength"] is not None]
     assert strengths == sorted(strengths, reverse=True)
+    last = sheet["rows"][-1]
+    assert (last["entry"], last["rank"], last["strength"], last["tasks"]) == ("s4d", None, None, 1)
+    assert last["strength_low"] < last["strength_high"]
     (sheet,) = json.loads(shown(*words, "compositional"))
     assert "CAB's compositional index" in sheet["title"]
     assert "compares with no other table" in sheet["notes"][0]
@@ -247,6 +296,22 @@ def test_report_is_one_whole_page(called, store, tmp_path):
         assert name in text
 
 
+def test_figures_of_the_report_are_files_with_their_track_and_commit(called, store, tmp_path):
+    words = ("report", "--out", store, "--no-reference", "--to", "page.html", "--figures", "drawn")
+    code, output, errors = called(*words)
+    assert code == 0, errors
+    names = {path.name for path in (tmp_path / "drawn").iterdir()}
+    assert {"index-causal-self-small-cpu.svg", "index-causal-self-small-cpu.pdf",
+            "latency-by-length-causal-self-small-cpu.pdf"} <= names  # fmt: skip
+    assert {name.partition(".")[2] for name in names} == {"svg", "pdf"}
+    assert f"{len(names) // 2} figures" in output
+    svg = (tmp_path / "drawn" / "index-causal-self-small-cpu.svg").read_text(encoding="utf-8")
+    assert "causal-self, small, cpu; cab 0.1.0, commit abc" in svg
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert '<figure id="index-causal-self-small-cpu">' in page
+    assert page.count("<figure ") == len(names) // 2
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -255,6 +320,7 @@ def test_report_is_one_whole_page(called, store, tmp_path):
         (("leaderboard", "--task", "sumarization"), "did you mean summarization"),
         (("leaderboard", "--sort", "indx"), "did you mean index"),
         (("leaderboard", "--device", "tpu"), "unknown device 'tpu'"),
+        (("leaderboard", "--family", "soft"), "unknown family 'soft'"),
         (("leaderboard", "--published", "cab2032"), "did you mean cab2023"),
         (("leaderboard", "--published", "cab2023", "--scale", "small"), "--published takes"),
         (("leaderboard", "--published", "cab2023", "--task", "TTT"), "did you mean TTS"),
@@ -265,6 +331,7 @@ def test_report_is_one_whole_page(called, store, tmp_path):
         (("report", "--scale", "paper"), "no results in"),
         (("report", "--to", "."), "is a folder"),
         (("report", "--to", "/proc/no/such"), "cannot write"),
+        (("report", "--figures", __file__), "--figures takes a folder"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(called, store, words, says):
@@ -275,11 +342,13 @@ def test_bad_input_is_one_line_and_exit_code_2(called, store, words, says):
     assert not output
 
 
-def test_an_empty_folder_is_told_what_to_do(called):
-    code, output, _ = called("leaderboard", "--out", "nothing")
+def test_an_empty_folder_is_told_what_to_do(called, tmp_path):
+    nothing = tmp_path / "nothing"
+    nothing.mkdir()
+    code, output, _ = called("leaderboard", "--out", nothing)
     assert code == 0
     assert "cab run --attn" in output
-    assert called("leaderboard", "--out", "nothing", "-f", "json")[1] == "[]\n"
+    assert called("leaderboard", "--out", nothing, "-f", "json")[1] == "[]\n"
 
 
 def test_ranking_does_not_import_torch(store):

@@ -1,19 +1,15 @@
-"""Every registered attention keeps the contract on every pattern that it claims."""
+"""Every registered attention keeps the contract on every pattern that it claims: the small case."""
 
 import pytest
 
-from cab.checks import CHECKS, Case
+from cab.checks import Case
+from cab.checks.report import SMALL_CASE
 from cab.registries import ATTENTIONS
-
-CLAIMS = [
-    pytest.param(entry, pattern, id=f"{entry.id}-{pattern.abbreviation}")
-    for entry in ATTENTIONS.entries().values()
-    for pattern in entry.info.patterns
-]
+from tests.contract.claims import CLAIMS
 
 
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("check", SMALL_CASE)
 @pytest.mark.parametrize(("entry", "pattern"), CLAIMS)
 def test_contract(entry, pattern, check):
     for seed in range(2):
-        CHECKS[check](Case(ATTENTIONS.load(entry), pattern, {}, seed))
+        SMALL_CASE[check](Case(ATTENTIONS.load(entry), pattern, {}, seed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,7 @@ def test_the_known_winner_is_first_and_the_scores_are_those_that_were_written(
             assert value == pytest.approx(expected[entry], abs=0.02)
     mean = sum(scores["linear-elu"] for scores in CLEAR.values()) / len(CLEAR)
     assert board["Index"].iloc[0] == pytest.approx(mean, abs=0.02)
-    assert " to " in board["95 % interval"].iloc[0]
+    assert " .. " in board["95 % interval"].iloc[0]
 
 
 def test_overlapping_intervals_are_marked_as_ties(store: StoreBuilder, open_page: Open) -> None:
@@ -66,7 +67,7 @@ def test_scales_never_share_a_table(store: StoreBuilder, open_page: Open) -> Non
     assert {entry for _, entry in ranks(page)} == {"softmax", "lla", "none"}
     choose(page, "Scale", "small")
     assert {entry for _, entry in ranks(page)} == {"softmax", "linear-elu"}
-    assert "causal-cross, small, cpu" in words(page)
+    assert "causal-cross (small, cpu)" in words(page)
 
 
 def test_scores_stand_beside_references_and_analyses(store: StoreBuilder, open_page: Open) -> None:
@@ -88,7 +89,7 @@ def test_probes_are_named_beside_the_index_of_other_tasks(
     store.quality({**CLEAR, "test-time-regression": CLEAR["tts"]})
     page = open_page()
     assert "test-time-regression" not in leaderboard(page).columns
-    assert "Probes do not enter this index" in words(page)
+    assert "Probes are ranked on their own (choose them under Tasks): test-time" in words(page)
     choose(page, "Tasks", "summarization", "test-time-regression")
     assert "test-time-regression" in leaderboard(page).columns
 
@@ -117,6 +118,14 @@ def test_the_grade_filter_keeps_controls(store: StoreBuilder, open_page: Open) -
     assert "Ranks count the hidden entries too" in words(page)
 
 
+def test_the_family_filter_keeps_controls(store: StoreBuilder, open_page: Open) -> None:
+    store.quality(CLEAR)
+    page = choose(open_page(), "Family", "linear")
+    assert {entry for _, entry in ranks(page)} == {"softmax", "linear-elu", "none"}
+    assert set(leaderboard(page)["Family"]) > {"linear"}
+    assert "Ranks count the hidden entries too" in words(page)
+
+
 def test_the_attention_filter_hides_the_others_in_every_section(
     store: StoreBuilder, open_page: Open
 ) -> None:
@@ -135,7 +144,7 @@ def test_a_task_that_does_not_measure_attention_is_left_out_with_its_numbers(
     store.quality({**CLEAR, "summarization": same}, noise=0.05)
     page = open_page()
     assert "summarization" not in leaderboard(page).columns
-    assert "summarization** is left out of the index" in words(page)
+    assert "summarization** is left out: softmax" in words(page)
     assert "±" in words(page)
     choose(page, "Tasks", "summarization")
     assert "No index" in words(page)
@@ -157,7 +166,7 @@ def test_missing_and_failed_cells_are_named(store: StoreBuilder, open_page: Open
 def test_a_single_seed_has_a_rank_but_no_interval(store: StoreBuilder, open_page: Open) -> None:
     store.quality({"summarization": {"softmax": 0.0, "lla": 0.3, "none": -0.5}}, seeds=1)
     page = open_page()
-    assert set(leaderboard(page)["95 % interval"]) == {"-", "baseline"}
+    assert set(leaderboard(page)["95 % interval"]) == {"-"}
     assert "No interval with a single seed" in words(page)
     assert "Not enough seeds of softmax and none" in words(page)
 
@@ -181,7 +190,7 @@ def test_cost_states_what_was_timed_and_never_hides_an_outcome(
     assert "batch 1, 4 heads of 16, float32, on Example CPU, 2 threads" in words(page)
     numbers = table(page, "Latency").set_index(["Entry", "Length"])
     assert numbers.loc[("lla", 1024), "Outcome"] == "oom"
-    assert numbers.loc[("lla", 1024), "Latency"] == "-"
+    assert numbers.loc[("lla", 1024), "Latency"] == "oom"
     assert numbers.loc[("softmax", 1024), "Latency"].endswith(" ms")
     ended = table(page, "Outcome", "Message")
     found = set(zip(ended["Entry"], ended["Phase"], ended["Length"], ended["Outcome"], strict=True))
@@ -233,6 +242,32 @@ def test_entry_details_come_from_the_registry(store: StoreBuilder, open_page: Op
     assert "ridge" in options[0].index
 
 
+def test_charts_are_named_say_their_track_and_commit_and_are_offered_as_files(
+    store: StoreBuilder, open_page: Open
+) -> None:
+    store.quality(CLEAR)
+    store.cost({"softmax": 2.0, "lla": 1.0})
+    page = open_page()
+    names: list[str] = []
+    for section in ("Quality", "Cost", "Training"):
+        go(page, section)
+        charts = [json.loads(chart.proto.spec) for chart in page.get("vega_lite_chart")]
+        assert charts
+        for chart in charts:
+            names.append(chart["usermeta"]["embedOptions"]["downloadFileName"])
+            assert chart["title"]["subtitle"][1].startswith("causal-cross (tiny, cpu); cab 0.1.0, ")
+        saved = [str(b.help) for b in page.get("download_button") if b.label in ("SVG", "PDF")]
+        shown = names[-len(charts) :]
+        assert saved == [f"Save as {name}.{end}" for name in shown for end in ("svg", "pdf")]
+    assert len(set(names)) == len(names)
+    assert {
+        "index-causal-cross-tiny-cpu",
+        "latency-forward-causal-cross-tiny-cpu",
+        "memory-forward-causal-cross-tiny-cpu",
+        "latency-ratio-forward-causal-cross-tiny-cpu",
+    } <= set(names)
+
+
 def test_provenance_counts_sources_and_offers_the_rows(
     store: StoreBuilder, open_page: Open, tmp_path: Path
 ) -> None:
@@ -244,7 +279,8 @@ def test_provenance_counts_sources_and_offers_the_rows(
     assert sources.loc["Device", "Value"] == "Example CPU"
     assert "of 1 run in this choice" in words(page)
     assert page.json[0].value == '{"torch": "2.9.0"}'
-    assert len(page.get("download_button")) == 1
+    offered = [button.label for button in page.get("download_button")]
+    assert offered.count("Download these rows (CSV)") == 1
     rows = load_results(ResultStore(tmp_path / "results")).rows
     again = pd.read_csv(io.BytesIO(to_csv(rows)))
     assert len(again) == len(rows)

@@ -3,7 +3,8 @@ import textwrap
 import pytest
 
 from cab.registries import ATTENTIONS
-from runners.planner import Request, make_plan
+from cab.request import Request
+from runners.planner import make_plan
 
 HEADER = "import os, signal, time\nimport torch\nfrom cab import Attention\n\n"
 

@@ -10,7 +10,7 @@ import cab
 from cab.errors import ContractError
 from runners.efficiency.calls import PHASES, CallFactory
 from runners.efficiency.inputs import NumberPool
-from runners.efficiency.judge import Judge
+from runners.efficiency.judge import Judge, Pace
 from runners.efficiency.latency import Witness, measure_latency
 from runners.efficiency.settings import EfficiencySettings
 from runners.outcome import UnsupportedError
@@ -62,6 +62,7 @@ def test_long_calls_are_held_to_what_can_be_had(name, pattern, how):
     module, calls, settings, judge = setup(name, pattern, "forward", 512)
     samples = measure_latency(module, {}, calls, settings, random.Random(0))
     # The whole reference would take too long; rows of it would not.
+    judge._whole, judge._rows = Pace(), Pace()
     judge._whole.took(512, 1e6)
     judge._rows.took(512, 0.0)
     assert judge.check(samples.witness).how == how
@@ -70,6 +71,9 @@ def test_long_calls_are_held_to_what_can_be_had(name, pattern, how):
     spoilt[..., 3::4, :] *= 1.1
     with pytest.raises(ContractError, match="differs from the"):
         judge.check(Witness(samples.witness.inputs, spoilt, spoilt))
+    spoilt[..., -1, :] = float("nan")
+    with pytest.raises(ContractError, match="differs from the"):
+        judge.check(Witness(samples.witness.inputs, spoilt, spoilt.clone()))
 
 
 def test_other_parameters_from_the_same_seed_are_noticed():
@@ -135,3 +139,24 @@ def test_source_length_is_the_keys_of_cross_attention_alone():
         module = cab.attention("softmax", pattern=pattern, heads=HEADS, head_dim=DIM)
         assert calls.prepare(module).inputs().k.shape[-2] == keys
         assert calls.prepare(module)().shape[-2] == 32
+
+
+def test_references_run_on_one_thread_and_calls_on_all_of_theirs():
+    module, calls, settings, judge = setup("softmax", cab.Pattern.CAUSAL_SELF, "forward", 64)
+    seen = []
+    reference = judge._exact.reference
+
+    def watched(*args):
+        seen.append(torch.get_num_threads())
+        return reference(*args)
+
+    judge._exact.reference = watched
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        samples = measure_latency(module, {}, calls, settings, random.Random(0))
+        judge.check(samples.witness, patient=True)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {1}

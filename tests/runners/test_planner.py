@@ -2,9 +2,11 @@
 
 import pytest
 
+from cab.chosen_task import data_dir_of
 from cab.errors import UsageError
 from cab.patterns import Pattern
-from runners.planner import Request, data_dir_of, make_plan
+from cab.request import Request
+from runners.planner import make_plan
 
 
 def plan(**fields):

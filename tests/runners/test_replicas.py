@@ -43,7 +43,7 @@ def test_two_processes_make_the_steps_of_one(tmp_path):
         )
         for rank in range(2)
     ]
-    ends = [json.loads(p.communicate(timeout=120)[0].splitlines()[-1]) for p in processes]
+    ends = [json.loads(p.communicate(timeout=280)[0].splitlines()[-1]) for p in processes]
     assert [end[0] for end in ends] == [0, 1]
     alone = trained_weight(Regression(batch_size=2, accumulate=4))
     for _, weight, losses in ends:
@@ -69,7 +69,7 @@ def test_shares_are_even_and_whole():
 def test_a_recipe_that_cannot_be_shared_ends_as_unsupported(plan_of):
     cell = next(c for c in plan_of("lla") if c.attention == "lla")
     events = []
-    LocalExecutor(workers=1, timeout=120, replicas=2).run([cell], events.append)
+    LocalExecutor(workers=1, timeout=280, replicas=2).run([cell], events.append)
     [end] = [event for event in events if isinstance(event, Ended)]
     assert end.status is Status.UNSUPPORTED
     assert "2 replicas cannot share" in end.message

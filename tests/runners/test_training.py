@@ -8,6 +8,7 @@ from torch import nn
 
 from cab import Pattern, Recipe, Scale, Slots
 from cab.registries import ATTENTIONS, TASKS
+from runners.outcome import DivergedError
 from runners.training import learning_rate, make_optimiser, train
 
 
@@ -81,7 +82,7 @@ def test_learning_rate_warms_up_and_decays():
 
 def test_special_parameter_groups_are_not_decayed():
     slots = slots_for("lla")
-    core = slots(Pattern.CAUSAL_CROSS, heads=2, head_dim=4)
+    core = slots.layer(0, of=1, max_length=64)(Pattern.CAUSAL_CROSS, heads=2, head_dim=4)
     model = nn.ModuleDict({"core": core, "rest": nn.Linear(2, 2)})
     recipe = Recipe(steps=1, batch_size=1, learning_rate=0.1, weight_decay=0.3)
     optimiser = make_optimiser(model, slots.candidates, recipe)
@@ -124,6 +125,9 @@ class Falling:
         self.recipe = Recipe(steps=9, batch_size=1, learning_rate=0.1, evaluations=3)
         self.scores = iter([3.0, 1.0, 2.0])
         self.states = []
+
+    def evaluation_seed(self, seed):
+        return seed
 
     def training_batch(self, generator):
         return {"x": torch.rand(1, generator=generator)}
@@ -172,6 +176,9 @@ class Regression:
         self.dtypes = set()
         self.evaluated = []
 
+    def evaluation_seed(self, seed):
+        return seed
+
     def training_batch(self, generator):
         return {"x": torch.rand(self.recipe.batch_size, 3, generator=generator)}
 
@@ -215,3 +222,41 @@ def test_averaged_weights_are_what_is_evaluated_and_kept():
     torch.manual_seed(0)
     start = nn.Linear(3, 1).weight
     assert (kept - plain).norm() < (start - plain).norm()
+
+
+class Bribed(nn.Linear):
+    """Asks for something beside the task's loss."""
+
+    def __init__(self, asked):
+        super().__init__(3, 1)
+        self.asked = asked
+
+    def parameter_groups(self):
+        return []
+
+    def auxiliary_loss(self):
+        return self.asked(self)
+
+
+def losses_with(asked):
+    torch.manual_seed(0)
+    model = Bribed(asked)
+    task = Regression(steps=8)
+    trained = train(task, model, [model], 0, lambda **event: None)
+    return trained.losses, model.weight.detach()
+
+
+def test_an_auxiliary_loss_is_not_among_the_losses_that_are_reported():
+    plain, _ = losses_with(lambda model: None)
+    assert losses_with(lambda model: torch.tensor(-1e6))[0] == plain
+    losses, weight = losses_with(lambda model: 100 * model.weight.square().sum())
+    # It counts for the gradient, and the task's loss says what that does to it.
+    assert losses[0] == plain[0]
+    assert losses != plain
+    assert weight.norm() < losses_with(lambda model: None)[1].norm()
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_an_auxiliary_loss_that_is_not_finite_ends_the_cell(value):
+    with pytest.raises(DivergedError, match="auxiliary loss is"):
+        losses_with(lambda model: torch.tensor(value))

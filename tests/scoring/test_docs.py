@@ -16,6 +16,7 @@ from cab.scoring.quality import DISCRIMINATION, quality_board
 from cab.scoring.ranks import holm
 from cab.scoring.results import current
 from cab.scoring.task_scores import LIMIT
+from cab.track import Track
 from tests.scoring.test_ranks import scores_of
 
 PAGE = (Path(__file__).parents[2] / "docs" / "scoring.md").read_text(encoding="utf-8")
@@ -44,7 +45,7 @@ def board():
         attention_hash="h", recorded_at=pd.Timestamp("2026-01-01", tz="UTC"),
     )  # fmt: skip
     headline = {"translation": ["loss", "score"], "copying": ["accuracy"], "noise": ["loss"]}
-    return quality_board(current(frame, {}), "causal-self", "tiny", "cpu", headline)
+    return quality_board(current(frame, {}), Track("causal-self", "tiny", "cpu"), headline)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from cab.scoring.pareto import (
 )
 from cab.scoring.quality import quality_board
 from cab.scoring.results import Results, current
+from cab.track import Track
 from tests.scoring.test_invariance import HEADLINE, table
 
 LATENCY = AXES[0]
@@ -28,7 +29,7 @@ def exact(value, n=3):
 
 
 def board(seed=0):
-    return quality_board(current(table(seed), {}), "causal-self", "tiny", "cpu", HEADLINE)
+    return quality_board(current(table(seed), {}), Track("causal-self", "tiny", "cpu"), HEADLINE)
 
 
 def test_without_noise_dominance_is_that_of_the_definition():
@@ -81,7 +82,7 @@ def test_names_do_not_move_the_front():
     renamed = rows.assign(
         attention=rows["attention"].replace(new), cell=rows["cell"].map(hash).astype(str)
     )
-    other = quality_board(current(renamed, {}), "causal-self", "tiny", "cpu", HEADLINE)
+    other = quality_board(current(renamed, {}), Track("causal-self", "tiny", "cpu"), HEADLINE)
     named = {new.get(n, n): exact(p) for n, p in prices.items()}
     after = front(other, Costs(LATENCY, 1, named, {}))
     assert [p.dominated for p in after] == [p.dominated for p in before]
@@ -111,7 +112,7 @@ def cost_rows():
 
 
 def test_costs_are_of_the_longest_length_of_softmax():
-    found = costs(Results(cost_rows(), 0), "causal-self", "tiny", "cpu", LATENCY)
+    found = costs(Results(cost_rows(), 0), Track("causal-self", "tiny", "cpu"), LATENCY)
     assert found.length == 2048
     assert list(found.by_entry) == ["softmax"]
     assert found.ended == {"linear": "oom"}

@@ -7,6 +7,7 @@ import pytest
 from cab.scoring.overall import overall
 from cab.scoring.quality import quality_board
 from cab.scoring.results import current
+from cab.track import Track
 
 HEADLINE = {"loss-task": ["loss", "error"], "score-task": ["score"], "other": ["loss"]}
 HIGHER = {"score"}
@@ -36,7 +37,7 @@ def table(seed=0, entries=ENTRIES, seeds=3, pattern="causal-self"):
 
 
 def board(rows, headline=HEADLINE):
-    return quality_board(current(rows, {}), "causal-self", "tiny", "cpu", headline)
+    return quality_board(current(rows, {}), Track("causal-self", "tiny", "cpu"), headline)
 
 
 def places(found):
@@ -147,7 +148,7 @@ def test_the_overall_index_is_the_mean_over_patterns():
     boards = {}
     for pattern, seed in (("causal-self", 0), ("noncausal-self", 1)):
         results = current(table(seed, pattern=pattern), {})
-        boards[pattern] = quality_board(results, pattern, "tiny", "cpu", HEADLINE)
+        boards[pattern] = quality_board(results, Track(pattern, "tiny", "cpu"), HEADLINE)
     found = {s.entry: s for s in overall(boards)}
     for entry in ENTRIES:
         by_pattern = [b.standing(entry).index.value for b in boards.values()]
@@ -159,7 +160,7 @@ def test_an_entry_of_one_pattern_has_no_overall_index():
     boards = {}
     for pattern, entries in (("causal-self", ENTRIES), ("noncausal-self", ENTRIES[:-1])):
         results = current(table(0, entries=entries, pattern=pattern), {})
-        boards[pattern] = quality_board(results, pattern, "tiny", "cpu", HEADLINE)
+        boards[pattern] = quality_board(results, Track(pattern, "tiny", "cpu"), HEADLINE)
     last = overall(boards)[-1]
     assert (last.entry, last.rank, last.missing) == ("gamma", None, ("noncausal-self",))
     assert np.isfinite(last.rating.chance.value)

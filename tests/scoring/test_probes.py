@@ -3,20 +3,22 @@
 import pandas as pd
 import pytest
 
-from cab.cli.metric_sheets import metric_sheets
 from cab.errors import UsageError
 from cab.registries import TASKS, named_tasks
+from cab.request import Request
 from cab.scoring.quality import quality_board
 from cab.scoring.reference_lines import reference_lines
 from cab.scoring.results import current
-from runners.planner import Request, make_plan
+from cab.sheets.metrics import metric_sheets
+from cab.track import Track
+from runners.planner import make_plan
 from tests.scoring.test_invariance import HEADLINE, table
 
-PLACE = ("causal-self", "tiny", "cpu")
+TRACK = Track("causal-self", "tiny", "cpu")
 
 
 def board(rows, tasks=(), probes=()):
-    return quality_board(current(rows, {}), *PLACE, HEADLINE, tasks, probes)
+    return quality_board(current(rows, {}), TRACK, HEADLINE, tasks, probes)
 
 
 def test_a_probe_does_not_enter_the_index_beside_other_tasks():
@@ -46,16 +48,16 @@ def with_references():
 
 def test_references_count_once_a_seed_and_rank_nobody():
     found = with_references()
-    lines = reference_lines(found, *PLACE, "loss-task")
+    lines = reference_lines(found, TRACK, "loss-task")
     assert [(line.metric, line.name) for line in lines] == [("loss", "oracle"), ("loss", "zero")]
     assert lines[0].value.value == pytest.approx(0.35)
     assert lines[0].value.n == 3
-    assert reference_lines(found, *PLACE, "score-task") == []
-    assert quality_board(found, *PLACE, HEADLINE).standings == board(table()).standings
+    assert reference_lines(found, TRACK, "score-task") == []
+    assert quality_board(found, TRACK, HEADLINE).standings == board(table()).standings
 
 
 def test_a_table_of_a_metric_names_what_its_scores_are_read_against():
-    loss, other = metric_sheets(with_references(), "loss", *PLACE)
+    loss, other = metric_sheets(with_references(), "loss", TRACK)
     assert any(note.startswith("oracle: 0.35") for note in loss.notes)
     assert any(note.startswith("zero: 9.0") for note in loss.notes)
     assert len(other.notes) == 1

@@ -12,6 +12,7 @@ from cab.scoring.intervals import estimate_general, mean_interval, process_inter
 from cab.scoring.quality import quality_board
 from cab.scoring.results import current, load_costs, load_results, load_scores
 from cab.store import ResultStore
+from cab.track import Track
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HEADLINE = {"a": ["loss"], "b": ["score"], "flat": ["loss"]}
@@ -49,8 +50,8 @@ def rows_of(scores, **fields):
 
 def board_of(rows, **fields):
     results = current(table_of(rows).to_pandas(), defaults={})
-    place = {"pattern": "causal-self", "scale": "tiny", "device": "cpu", **fields}
-    return quality_board(results, headline=HEADLINE, **place)
+    track = Track(**{"pattern": "causal-self", "scale": "tiny", "device": "cpu", **fields})
+    return quality_board(results, track, HEADLINE)
 
 
 SCORES = {
@@ -129,7 +130,9 @@ def test_only_the_latest_code_and_data_count():
     results = current(table_of(rows_of(SCORES) + new).to_pandas(), defaults={})
     mine = results.select(entry="good", task="a")
     assert set(mine["attention_hash"]) == {"new"}
-    assert results.superseded == 3
+    # An index of task a under the new code and task b under the old one would be nobody's.
+    assert results.superseded == 6
+    assert results.select(entry="good", task="b").empty
     new = rows_of({("softmax", "a"): [1.0] * 3}, task_hash="new", recorded_at=later)
     results = current(table_of(rows_of(SCORES) + new).to_pandas(), defaults={})
     assert set(results.select(task="a")["entry"]) == {"softmax"}
@@ -140,10 +143,11 @@ def test_reading_less_ranks_alike(tmp_path):
     store.prepare()
     later = START + timedelta(hours=1)
     store.append(rows_of(SCORES))
-    store.append(rows_of({("good", "a"): [0.6] * 3}, attention_hash="new", recorded_at=later))
-    store.append(rows_of({("good", "b"): [0.0] * 3}, phase="train"))
+    new = {"attention_hash": "new", "recorded_at": later}
+    store.append(rows_of({("good", "a"): [0.6] * 3}, **new))
+    store.append(rows_of({("good", "b"): [0.0] * 3}, phase="train", **new))
     whole, less = load_results(store, {}), load_scores(store, {})
-    place = ("causal-self", "tiny", "cpu", HEADLINE)
+    place = (Track("causal-self", "tiny", "cpu"), HEADLINE)
     assert quality_board(whole, *place).standings == quality_board(less, *place).standings
     assert len(less.rows) < len(whole.rows)
 
@@ -158,7 +162,7 @@ def test_reading_costs_alone_gives_the_same_costs(tmp_path):
             row.seed, row.samples, row.cell = seed, [value, value * 1.1], f"c{seed}"
             store.append([row])
     whole, less = load_results(store, {}), load_costs(store, ["latency"], {})
-    place = ("causal-self", "tiny", "cpu", AXES[0])
+    place = (Track("causal-self", "tiny", "cpu"), AXES[0])
     assert costs(whole, *place) == costs(less, *place)
     assert set(less.rows["metric"]) == {"latency"}
 
@@ -253,7 +257,7 @@ def test_costs_by_length_and_phase():
         )
     )
     results = current(table_of(rows).to_pandas(), defaults={})
-    short, long = cost_points(results, "causal-self", "tiny", "cpu")
+    short, long = cost_points(results, Track("causal-self", "tiny", "cpu"))
     assert short.latency.value == 1.0
     assert short.latency_ratio.value == pytest.approx(2.1)
     assert (long.length, long.status, long.latency.n) == (512, "oom", 0)

@@ -5,12 +5,13 @@ import sys
 
 import pytest
 
-from cab.cli.tables import headline_metrics
 from cab.patterns import Pattern
 from cab.registries import TASKS
+from cab.scoring.boards import headline_metrics
 from cab.scoring.quality import DISCRIMINATION, discrimination, scores
 from cab.scoring.results import load_results
 from cab.store import ResultStore
+from cab.track import Track
 
 LEAST = 3
 """Tasks on real data that must tell attention from none, per pattern"""
@@ -25,7 +26,7 @@ def test_softmax_beats_none_clearly_on_enough_tasks_of_every_pattern(tmp_path):
     results = load_results(ResultStore(tmp_path))
     headline = headline_metrics()
     for pattern in Pattern:
-        table = scores(results, pattern.value, "small", "cpu")
+        table = scores(results, Track(pattern.value, "small", "cpu"))
         ratios = {}
         for info in TASKS.infos():
             if pattern not in info.patterns:

@@ -101,10 +101,10 @@ def test_batches_follow_the_generator_and_lengths_vary() -> None:
 def test_evaluated_lists_are_fixed_and_those_of_their_condition() -> None:
     task = make()
     for name, condition in task.conditions.items():
-        test, again = (task.examples("test", condition)["lists"] for _ in range(2))
+        test, again = (task.examples("test", condition, 0)["lists"] for _ in range(2))
         assert torch.equal(test, again)
         assert test.shape == (task.setting.lists["test"], condition.length), name
-        validation = task.examples("validation", condition)["lists"]
+        validation = task.examples("validation", condition, 0)["lists"]
         assert not torch.equal(test[: len(validation)], validation)
 
 
@@ -152,7 +152,7 @@ def test_a_linear_function_is_fitted_exactly() -> None:
     condition = task.conditions["nmse"]
     lists, targets = task.statistics_draw(condition)
     fitted = linear_predictor(lists, targets.flatten(1))
-    test = task.examples("test", condition)
+    test = task.examples("test", condition, 0)
     predicted = (with_one(test["lists"].double()) @ fitted).view_as(test["targets"])
     error = (predicted - test["targets"]).square().mean((0, 1))
     names = list(FUNCTIONS)
@@ -197,5 +197,5 @@ def test_scale_base_steps_and_no_folder_is_read(tmp_path) -> None:
     loss.backward()
     assert torch.isfinite(loss)
     assert task.data_hash != make().data_hash
-    with pytest.raises(UsageError, match="data_dir"):
+    with pytest.raises(UsageError, match="data folder"):
         Algorithmic(Pattern.NONCAUSAL_SELF, Scale.TINY, tmp_path)

@@ -19,13 +19,13 @@ from tasks.associative_recall.problem import (
     BLANK,
     Vocabulary,
     draw_pairs,
-    look_up,
     question_slots,
     source_batch,
     stream_batch,
 )
 from tasks.associative_recall.task import AssociativeRecall, state_size
 from tasks.backbones.recall import StreamRecall, one_place_on, places
+from tasks.problems.recall import look_up
 
 PATTERNS = AssociativeRecall.info.patterns
 WORDS = Vocabulary(keys=20, values=30)

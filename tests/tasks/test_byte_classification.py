@@ -99,6 +99,6 @@ def test_words_tell_more_than_bytes() -> None:
 def test_classes_are_balanced() -> None:
     task = ByteClassification(Pattern.NONCAUSAL_SELF, Scale.TINY)
     for split in ("validation", "test"):
-        examples = task.examples(split)
+        examples = task.examples(split, 0)
         assert examples["labels"].bincount().tolist() == [50] * 6
         assert examples["tokens"].shape == (300, task.length()[0])

@@ -6,7 +6,7 @@ import json
 
 import vl_convert
 
-from tasks.charts import curves, heat
+from tasks.artifacts.charts import curves, heat
 
 
 def test_a_heat_map_keeps_the_order_of_rows_and_columns() -> None:

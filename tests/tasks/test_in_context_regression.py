@@ -15,7 +15,7 @@ from cab import Attention, Batch, Pattern, Scale, Slots
 from cab.errors import UsageError
 from runners.training import train
 from tasks.in_context_regression.task import SEGMENTS, InContextRegression
-from tasks.test_time_regression.predictors import MESA_RIDGE, ridge_stream
+from tasks.problems.piecewise_linear_predictors import MESA_RIDGE, ridge_stream
 
 PATTERNS = InContextRegression.info.patterns
 

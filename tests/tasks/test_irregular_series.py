@@ -210,7 +210,7 @@ def test_metrics_of_a_constant(tiny: IrregularSeries) -> None:
     with torch.no_grad():
         scores = tiny.evaluate(Constant(0.5), "test", 0)
     assert set(scores) == {metric.name for metric in tiny.info.metrics}
-    asked = tiny.questions("test")
+    asked = tiny.questions("test", 0)
     inside, after = tiny.sampling.inside, tiny.sampling.after
     for density, batch in asked.items():
         assert batch["target"].shape[1] == inside + after
@@ -308,5 +308,5 @@ def test_hashes_and_folders(tmp_path: Path) -> None:
         IrregularSeries(PATTERNS[0], scale).data_hash for scale in IrregularSeries.info.scales
     }
     assert len(hashes) == 3
-    with pytest.raises(UsageError, match="embedded"):
+    with pytest.raises(UsageError, match="data folder"):
         IrregularSeries(PATTERNS[0], Scale.TINY, tmp_path)

@@ -134,7 +134,7 @@ def test_the_root_operator_reference_against_theory() -> None:
 
 def test_groups_part_the_expressions() -> None:
     task = ListOps(Pattern.NONCAUSAL_SELF, Scale.SMALL)
-    examples = task.examples("test")
+    examples = task.examples("test", 0)
     groups = task.groups(examples)
     total = len(examples["labels"])
     for names in (

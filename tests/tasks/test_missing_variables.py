@@ -70,7 +70,7 @@ def test_a_missing_history_is_gone_and_its_future_is_asked_for() -> None:
 
 
 def test_questions_have_the_shares_and_are_the_same_for_both_patterns() -> None:
-    first, second = (MissingVariables(p, Scale.TINY).questions("test") for p in PATTERNS)
+    first, second = (MissingVariables(p, Scale.TINY).questions("test", 0) for p in PATTERNS)
     for percent in SHARES:
         assert len(first[percent]) == MASKS
         whole = torch.cat([batch["present"] for batch in first[percent]])
@@ -128,7 +128,7 @@ def test_references_are_ordered() -> None:
 
 
 def test_scores_of_a_predictor_that_is_wrong_where_variables_are_missing() -> None:
-    asked = MissingVariables(PATTERNS[0], Scale.TINY).questions("validation")
+    asked = MissingVariables(PATTERNS[0], Scale.TINY).questions("validation", 0)
 
     def predict(batch: Batch) -> Tensor:
         return batch["target"] + 2.0 * (~batch["present"])[..., None]
@@ -218,5 +218,5 @@ def test_hashes_and_folders(tmp_path: Path) -> None:
         MissingVariables(PATTERNS[0], scale).data_hash for scale in MissingVariables.info.scales
     }
     assert len(hashes) == 3
-    with pytest.raises(UsageError, match="embedded"):
+    with pytest.raises(UsageError, match="data folder"):
         MissingVariables(PATTERNS[0], Scale.TINY, tmp_path)

@@ -16,7 +16,6 @@ from cab import Attention, Pattern, Scale, Slots
 from cab.errors import UsageError
 from cab.registries import TASKS
 from runners.training import evaluate, train
-from tasks.associative_recall.problem import look_up
 from tasks.passkey.effective_length import effective_length, effective_length_interval
 from tasks.passkey.problem import (
     Haystack,
@@ -26,6 +25,7 @@ from tasks.passkey.problem import (
     places,
 )
 from tasks.passkey.task import DEPTHS, QUESTIONS, Passkey
+from tasks.problems.recall import look_up
 
 HAYSTACK = Haystack(filler=10, keys=12, values=14, needles=4)
 
@@ -107,8 +107,8 @@ def test_effective_length_ends_at_the_first_failure() -> None:
 
 def test_interval_without_doubt_is_a_point() -> None:
     right = {64: torch.ones(5, 10), 128: torch.ones(5, 10), 256: torch.zeros(5, 10)}
-    assert effective_length_interval(right, 0) == (128, 128)
-    assert effective_length_interval({64: torch.zeros(5, 10)}, 0) == (0, 0)
+    assert effective_length_interval(right, generator(0)) == (128, 128)
+    assert effective_length_interval({64: torch.zeros(5, 10)}, generator(0)) == (0, 0)
 
 
 def test_interval_at_the_threshold_is_wide_and_narrows_with_problems() -> None:
@@ -116,10 +116,11 @@ def test_interval_at_the_threshold_is_wide_and_narrows_with_problems() -> None:
         hits = (torch.arange(problems) < share * problems).float().expand(5, -1)
         return {64: torch.ones(5, problems), 128: hits}
 
-    assert effective_length_interval(at(0.8, 20), 0) == (64, 128)
-    assert effective_length_interval(at(0.84, 50), 0) == (64, 128)
-    assert effective_length_interval(at(0.84, 500), 0) == (128, 128)
-    assert effective_length_interval(at(0.8, 20), 1) == effective_length_interval(at(0.8, 20), 1)
+    assert effective_length_interval(at(0.8, 20), generator(0)) == (64, 128)
+    assert effective_length_interval(at(0.84, 50), generator(0)) == (64, 128)
+    assert effective_length_interval(at(0.84, 500), generator(0)) == (128, 128)
+    once, again = (effective_length_interval(at(0.8, 20), generator(1)) for _ in range(2))
+    assert once == again
 
 
 def test_interval_covers_the_true_length() -> None:
@@ -128,7 +129,7 @@ def test_interval_covers_the_true_length() -> None:
     for seed in range(60):
         draws = torch.rand(2, 5, 16, generator=generator(seed))
         right = {64: draws[0] < 0.95, 128: draws[1] < 0.6}
-        low, high = effective_length_interval(right, seed)
+        low, high = effective_length_interval(right, generator(seed))
         covered += low <= 64 <= high
     assert covered >= 57
 

@@ -47,7 +47,7 @@ def test_shrinking_averages_squares() -> None:
 
 def test_grey_levels_are_standardised_by_the_unshifted_training_digits() -> None:
     task = PixelClassification(Pattern.NONCAUSAL_SELF, Scale.TINY)
-    pixels = task.examples("test")["pixels"]
+    pixels = task.examples("test", 0)["pixels"]
     assert pixels.shape == (1000, 49)
     assert abs(pixels.mean().item()) < 0.1
     assert pixels.std().item() == pytest.approx(1, abs=0.1)
@@ -55,7 +55,7 @@ def test_grey_levels_are_standardised_by_the_unshifted_training_digits() -> None
 
 def test_the_splits_are_those_of_the_digits() -> None:
     task = PixelClassification(Pattern.NONCAUSAL_SELF, Scale.TINY)
-    assert torch.equal(task.examples("test")["labels"], digits("test")[1])
+    assert torch.equal(task.examples("test", 0)["labels"], digits("test")[1])
     labels = task.training_batch(torch.Generator().manual_seed(0))["labels"]
     assert len(labels.unique()) > 5
 
@@ -76,7 +76,7 @@ def test_the_grid_reaches_the_mechanism() -> None:
 
     task = PixelClassification(Pattern.NONCAUSAL_SELF, Scale.TINY)
     model = task.build(Slots(task.pattern, Watching, SoftmaxAttention))
-    model(task.examples("test")["pixels"][:2])
+    model(task.examples("test", 0)["pixels"][:2])
     assert set(seen) == {(7, 7)}
 
 

@@ -60,7 +60,7 @@ def test_batches_follow_the_generator(task: PooledClassification) -> None:
 
 def test_splits_are_fixed_and_differ(task: PooledClassification) -> None:
     name = INPUTS[task.info.id]
-    test, again, validation = (task.examples(s) for s in ("test", "test", "validation"))
+    test, again, validation = (task.examples(s, 0) for s in ("test", "test", "validation"))
     assert torch.equal(test[name], again[name])
     rows = {tuple(row.tolist()) for row in test[name]}
     shared = sum(tuple(row.tolist()) in rows for row in validation[name])
@@ -69,7 +69,7 @@ def test_splits_are_fixed_and_differ(task: PooledClassification) -> None:
 
 
 def test_labels_are_classes(task: PooledClassification) -> None:
-    labels = task.examples("test")["labels"]
+    labels = task.examples("test", 0)["labels"]
     assert set(labels.tolist()) == set(range(len(task.classes)))
 
 
@@ -115,7 +115,7 @@ def test_accuracies_of_constructed_answers(
 
     monkeypatch.setattr(task, "classify", answer)
     scores = task.evaluate(Knowing(), "test", 0)
-    first = (task.examples("test")["labels"] == 0).double().mean().item()
+    first = (task.examples("test", 0)["labels"] == 0).double().mean().item()
     assert scores.pop("accuracy_ep") == pytest.approx(first)
     assert set(scores.values()) == {1.0}
 
@@ -145,7 +145,7 @@ def test_training_is_deterministic(task: PooledClassification) -> None:
 def test_scales_are_told_apart_and_no_folder_is_read(task: PooledClassification, tmp_path) -> None:
     other = make(type(task), Scale.SMALL)
     assert other.data_hash != task.data_hash or other.setting.dim != task.setting.dim
-    with pytest.raises(UsageError, match="data_dir"):
+    with pytest.raises(UsageError, match="data folder"):
         type(task)(Pattern.NONCAUSAL_SELF, Scale.TINY, tmp_path)
     with pytest.raises(UsageError, match="causal-self"):
         type(task)(Pattern.CAUSAL_SELF, Scale.TINY)

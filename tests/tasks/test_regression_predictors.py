@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tasks.test_time_regression.predictors import (
+from tasks.problems.piecewise_linear import Problem, draw_problem, draw_queries
+from tasks.problems.piecewise_linear_predictors import (
     oracle_queries,
     oracle_stream,
     ridge_queries,
     ridge_stream,
 )
-from tasks.test_time_regression.problem import Problem, draw_problem, draw_queries
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -245,7 +245,7 @@ def test_imagined_paths_are_drawn_from_the_model(tiny: Scanpath) -> None:
             return logits
 
     scenes, _ = tiny.draw(torch.full((5,), 12), generator())
-    drawn = tiny.imagine(Repeat(), scenes, 0)
+    drawn = tiny.imagine(Repeat(), scenes, generator())
     assert torch.equal(drawn, torch.tensor([0, 1, 2] + 5 * [NOTHING]).expand(5, -1))
 
 

@@ -17,9 +17,9 @@ from attentions.none import NoAttention
 from attentions.softmax import SoftmaxAttention
 from cab import Artifact, Attention, Batch, Pattern, Scale, Slots
 from cab.errors import UsageError
-from tasks.test_time_regression.predictors import MESA_RIDGE, ridge_stream
-from tasks.test_time_regression.problem import SPREAD, Problem, draw_problem, draw_queries
-from tasks.test_time_regression.regression_task import scores_by_place, stream_charts
+from tasks.problems.piecewise_linear import SPREAD, Problem, draw_problem, draw_queries
+from tasks.problems.piecewise_linear_predictors import MESA_RIDGE, ridge_stream
+from tasks.problems.regression_task import scores_by_place, stream_charts
 from tasks.test_time_regression.task import TestTimeRegression
 
 PATTERNS = TestTimeRegression.info.patterns

@@ -12,7 +12,7 @@ from attentions.none import NoAttention
 from attentions.softmax import SoftmaxAttention
 from cab import Attention, Pattern, Scale, Slots
 from runners.training import train
-from tasks.test_time_regression.regression_task import RegressionTask
+from tasks.problems.regression_task import RegressionTask
 from tasks.test_time_regression.task import TestTimeRegression
 from tasks.test_time_regression.trained_task import TestTimeRegressionTrained
 

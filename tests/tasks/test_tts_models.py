@@ -12,86 +12,26 @@ from torch import Tensor, nn
 from attentions.none import NoAttention
 from attentions.softmax import SoftmaxAttention
 from attentions.softmax_exact import ExactSoftmaxAttention
-from cab import Attention, Batch, Pattern, Scale, Slots
-from tasks.backbones.positions import sinusoid
-from tasks.tts.autoregressive import AutoregressiveSize, Postnet, sinusoid_at
-from tasks.tts.corpus import Corpus, Utterance, grouped
-from tasks.tts.decoder_only import DecoderOnly
-from tasks.tts.fastspeech import BINS, FastSpeech, FastSpeechSize, repeated
+from cab import Attention, Batch, Pattern, Scale
+from tasks.tts.corpus import Corpus
+from tasks.tts.fastspeech import BINS, FastSpeech
 from tasks.tts.settings import FASTSPEECH, TRANSFORMER
 from tasks.tts.synthesiser import Synthesiser
-from tasks.tts.text import END, TOKENS, plain, tokens
-from tasks.tts.transformer_tts import TextConvolutions, TransformerTTS
-
-BANDS, TEXT, SOUND = 5, 12, 40
-
-FAST = FastSpeechSize(
-    dim=16,
-    heads=2,
-    layers=1,
-    hidden=24,
-    kernel=3,
-    dropout=0.1,
-    predictor=8,
-    predictor_dropout=0.1,
-    group=2,
+from tasks.tts.text import TOKENS
+from tasks.tts.transformer_tts import TransformerTTS
+from tests.tasks.tts_cases import (
+    ALIGNED,
+    FAST,
+    LONG,
+    MODELS,
+    PLAIN,
+    SHORT,
+    WHOLE,
+    decoder_only,
+    fastspeech,
+    slots,
+    transformer,
 )
-PLAIN = AutoregressiveSize(dim=16, heads=2, layers=1, dropout=0.1, group=4, prenet=(12, 6))
-WHOLE = replace(PLAIN, convolutions=2, postnet=2, stop=True)
-ALIGNED = replace(PLAIN, aligned=True)
-
-
-def slots(pattern: Pattern, candidate: type[Attention] = SoftmaxAttention) -> Slots:
-    return Slots(pattern, candidate, SoftmaxAttention)
-
-
-def fastspeech(
-    size: FastSpeechSize = FAST, candidate: type[Attention] = SoftmaxAttention
-) -> FastSpeech:
-    torch.manual_seed(0)
-    return FastSpeech(
-        slots(Pattern.NONCAUSAL_SELF, candidate),
-        size,
-        bands=BANDS,
-        longest_text=TEXT,
-        longest_sound=SOUND,
-    )
-
-
-def transformer(
-    size: AutoregressiveSize,
-    pattern: Pattern = Pattern.CAUSAL_CROSS,
-    candidate: type[Attention] = SoftmaxAttention,
-) -> TransformerTTS:
-    torch.manual_seed(0)
-    return TransformerTTS(
-        slots(pattern, candidate), size, bands=BANDS, longest_text=TEXT, longest_sound=SOUND
-    )
-
-
-def decoder_only(
-    size: AutoregressiveSize, candidate: type[Attention] = SoftmaxAttention
-) -> DecoderOnly:
-    torch.manual_seed(0)
-    return DecoderOnly(
-        slots(Pattern.CAUSAL_SELF, candidate),
-        size,
-        bands=BANDS,
-        longest_text=TEXT,
-        longest_sound=SOUND,
-    )
-
-
-MODELS: dict[str, Callable[[], Synthesiser]] = {
-    "fastspeech": fastspeech,
-    "fastspeech-pointwise": lambda: fastspeech(
-        replace(FAST, kernel=1, pre_norm=True, variances=False)
-    ),
-    "transformer": lambda: transformer(WHOLE),
-    "transformer-aligned": lambda: transformer(ALIGNED),
-    "decoder-only": lambda: decoder_only(replace(WHOLE, convolutions=0)),
-    "decoder-only-aligned": lambda: decoder_only(ALIGNED),
-}
 
 
 @pytest.fixture(params=MODELS)
@@ -102,27 +42,6 @@ def model(request: pytest.FixtureRequest) -> Synthesiser:
         if isinstance(module, nn.BatchNorm1d):
             nn.init.uniform_(module.running_mean, -0.1, 0.1)  # type: ignore[arg-type]
     return made.eval()
-
-
-def utterance(text: str, frames: int, seed: int) -> Utterance:
-    """Random frames; every character but the last as long as the rest allows."""
-    generator = torch.Generator().manual_seed(seed)
-    length = len(text) + 1
-    durations = torch.full((length,), frames // len(text))
-    durations[-1] = 0
-    durations[-2] += frames - int(durations.sum())
-    return Utterance(
-        "one",
-        text,
-        torch.tensor(tokens(text)),
-        torch.randn(frames, BANDS, generator=generator),
-        durations,
-        torch.randn(length, generator=generator),
-        torch.randn(length, generator=generator),
-    )
-
-
-SHORT, LONG = utterance("hello", 21, 1), utterance("good bye, me", 40, 2)
 
 
 def without(batch: Batch, name: str, value: Tensor) -> Batch:
@@ -355,60 +274,3 @@ def test_predictors_are_held_to_durations_pitch_and_energy() -> None:
 
 
 # Parts
-
-
-def test_length_regulator_repeats_tokens() -> None:
-    owners, valid = repeated(torch.tensor([[2, 0, 3], [1, 1, 0]]))
-    assert owners.tolist() == [[0, 0, 2, 2, 2], [0, 1, 2, 2, 2]]
-    assert valid.tolist() == [[True] * 5, [True, True, False, False, False]]
-
-
-def test_predicted_durations_are_whole_and_bounded() -> None:
-    model = fastspeech().eval()
-    mask = torch.tensor([[True, True, True, False]])
-    log = torch.log1p(torch.tensor([[1.4, 0.2, 2.6, 9.0]]))
-    assert model._rounded(log, mask).tolist() == [[1, 0, 3, 0]]
-    assert model._rounded(torch.full((1, 4), -5.0), mask).tolist() == [[1, 0, 0, 0]]
-    assert model._rounded(torch.full((1, 4), 20.0), mask).sum() == model.longest == 20
-
-
-@pytest.mark.parametrize(
-    ("durations", "group", "groups", "expected"),
-    [
-        ([3, 0, 5, 0], 1, 8, [3, 0, 5, 0]),
-        ([3, 0, 5, 0], 2, 4, [1, 0, 3, 0]),
-        ([3, 0, 4, 0], 4, 2, [1, 0, 1, 0]),
-        ([9, 1, 0], 4, 3, [2, 1, 0]),
-        ([0, 0, 0], 2, 3, [0, 0, 0]),
-    ],
-)
-def test_groups_belong_to_the_token_in_their_middle(
-    durations: list[int], group: int, groups: int, expected: list[int]
-) -> None:
-    assert grouped(torch.tensor(durations), group, groups).tolist() == expected
-
-
-def test_positions_of_whole_places_are_the_sinusoids() -> None:
-    torch.testing.assert_close(sinusoid_at(torch.arange(9.0), 8, 300.0), sinusoid(9, 8, base=300.0))
-
-
-def test_text_is_counted_at_the_rate_of_the_sound() -> None:
-    model = transformer(ALIGNED)
-    batch = Corpus.batch([SHORT, LONG], model.group)
-    places = model.text_places(batch["tokens"], batch["groups"])
-    assert places[0, :6].tolist() == pytest.approx([k * 6 / 6 for k in range(6)])
-    assert places[1].tolist() == pytest.approx([k * 10 / 13 for k in range(13)])
-
-
-def test_convolutions_do_not_see_padding() -> None:
-    for net in (Postnet(4, 2).eval(), TextConvolutions(4, 2).eval()):
-        x = torch.randn(1, 6, 4)
-        mask = torch.tensor([[True, True, True, False, False, False]])
-        padded = x.masked_fill(~mask[..., None], 7.0)
-        with torch.no_grad():
-            torch.testing.assert_close(net(padded, mask)[:, :3], net(x[:, :3], mask[:, :3])[:, :3])
-
-
-def test_text_becomes_plain() -> None:
-    assert plain("Café — “Ünlike”  that’s\tit; $5 (ok)!") == 'cafe - "unlike" that\'s it; (ok)!'
-    assert tokens("ab") == [2, 3, END]

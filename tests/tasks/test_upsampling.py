@@ -141,7 +141,7 @@ def test_splits_share_no_picture(tiny: Upsampling) -> None:
 
 
 def test_scores_of_a_shifted_answer(tiny: Upsampling) -> None:
-    found = scores(lambda batch: batch["target"] + 0.1, tiny.questions("test"))
+    found = scores(lambda batch: batch["target"] + 0.1, tiny.questions("test", 0))
     assert set(found) == {metric.name for metric in tiny.info.metrics}
     assert found["mse"] == pytest.approx((25.5) ** 2, rel=1e-5)
     assert found["psnr"] == pytest.approx(20, abs=1e-4)
@@ -177,7 +177,7 @@ def test_batches_and_questions_are_a_function_of_the_seed(tiny: Upsampling) -> N
     first, again, other = (tiny.training_batch(generator(seed)) for seed in (3, 3, 4))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["pixels"], other["pixels"])
-    one, two = tiny.questions("test"), tiny.questions("test")
+    one, two = tiny.questions("test", 0), tiny.questions("test", 0)
     assert torch.equal(one["x3"][0]["positions"], two["x3"][0]["positions"])
 
 
@@ -209,5 +209,5 @@ def test_base_takes_a_step() -> None:
 
 def test_hashes_and_folders(tiny: Upsampling, tmp_path: Path) -> None:
     assert tiny.data_hash != Upsampling(NC, Scale.SMALL).data_hash
-    with pytest.raises(UsageError, match="embedded"):
+    with pytest.raises(UsageError, match="data folder"):
         Upsampling(NC, Scale.TINY, tmp_path)
