@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 import torch
@@ -26,7 +25,8 @@ def at_positions(attend: F) -> F:
 
     In self attention they are the keys' for queries and keys. They are distinct and from 0, and
     where causal in order; those of masked tokens say only how long the sequence is. The cost is
-    that of a sequence as long as the last position. The layer inputs are not passed on.
+    that of a sequence as long as the last position. Layer inputs are put there with their tokens;
+    times and grids are not passed on.
     """
 
     @functools.wraps(attend)
@@ -51,7 +51,14 @@ def at_positions(attend: F) -> F:
             return attend(self, q, k, v, context)
         if not self.pattern.cross:
             keys.count = queries.count = max(keys.count, queries.count)
-        spread = AttentionContext(query_mask=queries.taken(), key_mask=keys.taken())
+        key_input = keys.spread_inputs(context.key_input)
+        same = not self.pattern.cross and context.query_input is context.key_input
+        spread = AttentionContext(
+            query_mask=queries.taken(),
+            key_mask=keys.taken(),
+            query_input=key_input if same else queries.spread_inputs(context.query_input),
+            key_input=key_input,
+        )
         out = attend(self, queries.spread(q), keys.spread(k), keys.spread(v), spread)
         return queries.gather(out)
 
@@ -68,7 +75,9 @@ def prompt_at_positions(prefill: F) -> F:
         if context is None or context.key_positions is None:
             return prefill(self, k, v, context)
         keys = _Places(context.key_positions, context.key_mask, k)
-        spread = replace(context, key_mask=keys.taken(), key_positions=None)
+        spread = AttentionContext(
+            key_mask=keys.taken(), key_input=keys.spread_inputs(context.key_input)
+        )
         return prefill(self, keys.spread(k), keys.spread(v), spread)
 
     return cast("F", wrapped)
@@ -94,6 +103,10 @@ class _Places:
         index = self._index()[:, None, :, None].expand_as(x)
         shape = (*x.shape[:2], self.count + 1, x.shape[-1])
         return x.new_zeros(shape).scatter(2, index, x)[:, :, : self.count]
+
+    def spread_inputs(self, x: Tensor | None) -> Tensor | None:
+        """(B, count, E) of layer inputs (B, L, E), likewise."""
+        return None if x is None else self.spread(x[:, None])[:, 0]
 
     def taken(self) -> Tensor:
         """(B, count) bool, True where there is a valid token."""

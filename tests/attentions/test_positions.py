@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import cab
-from cab import AttentionContext
+from attentions.shared.positions import at_positions
+from cab import Attention, AttentionContext, AttentionSpec, Pattern
 from tests.attentions.cases import draw, error, gradients, module, qkv
 from tests.attentions.registered import build, call, claims, decodes
 
@@ -132,3 +133,28 @@ def test_a_prompt_with_gaps(name):
     for t in range(12, 19):
         row, state = attention.step(*(x[:, :, t : t + 1] for x in (q, k, v)), state)
         assert error(row, want[:, :, t : t + 1]) <= 1e-12
+
+
+@pytest.mark.parametrize("pattern", ["NS", "CC"])
+def test_layer_inputs_go_where_their_tokens_go(pattern):
+    given = []
+
+    class Reads(Attention):
+        @at_positions
+        def forward(self, q, k, v, context=None):
+            given.append(context)
+            return q
+
+    cross = pattern == "CC"
+    inputs = call(Pattern.parse(pattern), length_k=3, length_q=3)
+    c = inputs.context
+    c.key_positions = torch.tensor([0, 2, 5])
+    if cross:
+        c.query_positions = torch.tensor([1, 0, 3])
+    inputs.run(Reads(AttentionSpec(Pattern.parse(pattern), 2, 8)))
+    (seen,) = given
+    assert seen.key_mask.tolist() == 2 * [[True, False, True, False, False, True]]
+    assert torch.equal(seen.key_input[:, c.key_positions], c.key_input)
+    assert not seen.key_input[:, [1, 3, 4]].any()
+    places = c.query_positions if cross else c.key_positions
+    assert torch.equal(seen.query_input[:, places], c.query_input)

@@ -129,7 +129,7 @@ def test_attentions_of_a_family(cab_in):
     listed = cab_in("list", "attentions", "--family", "linear", "-f", "low-rank").stdout
     assert "\nlinear-elu " in listed
     assert "\nabc " in listed
-    assert "softmax" not in listed
+    assert "\nsoftmax " not in listed
     matrix = cab_in("list", "attentions", "--patterns", "--family", "linear").stdout
     assert "lara, no" in words(matrix)
     assert "\nlla " not in matrix
