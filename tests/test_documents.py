@@ -114,6 +114,7 @@ def test_links_lead_to_files(name):
     assert not missing
 
 
+@pytest.mark.slow  # `make check` does it
 def test_the_task_page_is_current():
     done = subprocess.run(
         [sys.executable, "docs/build_tasks.py", "--check"], capture_output=True, text=True, cwd=ROOT

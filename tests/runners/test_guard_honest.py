@@ -16,7 +16,8 @@ from tests.runners.guarded import load, model_of, run_guarded, short_task
 
 EVERY = [("language-modeling", "CS"), ("summarization", "CC"), ("forecasting", "NC"),
          ("masked-lm", "NS")]  # fmt: skip
-"""Where each mechanism that claims the pattern passes"""
+"""Where each mechanism that claims the pattern passes: by default on one of them, not the same for
+all, and the others are slow"""
 
 SOME = [
     ("summarization", "CS"), ("summarization-docstrings", "CC"), ("tts", "CC"), ("tts", "CS"),
@@ -26,21 +27,41 @@ SOME = [
     ("irregular-series", "NC"),
 ]  # fmt: skip
 
+
+def everywhere():
+    for number, info in enumerate(cab.attentions()):
+        claimed = [cell for cell in EVERY if info.grade(Pattern.parse(cell[1]))]
+        for place, cell in enumerate(claimed):
+            marks = () if place == number % len(claimed) else pytest.mark.slow
+            yield pytest.param(*cell, info.id, marks=marks)
+
+
 CASES = [
-    (task, pattern, info.id)
-    for cells, names in ((EVERY, None), (SOME, ("softmax", "none", "lla")))
-    for task, pattern in cells
-    for info in cab.attentions()
-    if info.grade(Pattern.parse(pattern)) and (names is None or info.id in names)
+    *everywhere(),
+    *(
+        (task, pattern, info.id)
+        for task, pattern in SOME
+        for info in cab.attentions()
+        if info.id in ("softmax", "none", "lla") and info.grade(Pattern.parse(pattern))
+    ),
 ]
 
-IN_BFLOAT16 = [case for case in CASES if case[:2] == ("summarization", "CC")] + [
+IN_BFLOAT16 = [
     (task, pattern, name)
     for task, pattern, names in (
         ("language-modeling", "CS", ("softmax", "linear-elu", "lla", "performer", "s4d", "local")),
         ("masked-lm", "NS", ("softmax", "nystromformer", "prob-sparse", "lara")),
     )
     for name in names
+] + [
+    pytest.param(
+        "summarization",
+        "CC",
+        info.id,
+        marks=() if info.id in ("softmax", "none", "lla", "abc") else pytest.mark.slow,
+    )
+    for info in cab.attentions()
+    if info.grade(Pattern.CAUSAL_CROSS)
 ]
 
 
