@@ -15,6 +15,7 @@ from cab.masked_tokens import masked_tokens_are_zeros
 from cab.options import require_pattern, resolve_options
 from cab.patterns import Pattern
 from cab.source_info import class_id
+from cab.vmapped import mapped_dimensions_are_rows
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,8 @@ class Attention(nn.Module):
             zeroing = masked_tokens_are_zeros(method, *arguments)
             if zeroing is not method and method is not given:
                 setattr(cls, name, zeroing)
+        if cls.forward is not Attention.forward:
+            cls.forward = mapped_dimensions_are_rows(cls.forward)  # type: ignore[method-assign]
 
     @property
     def pattern(self) -> Pattern:

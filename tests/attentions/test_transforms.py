@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from cab import AttentionContext
 from tests.attentions.registered import build, call, claims
 
 
@@ -38,6 +39,42 @@ def test_what_is_saved_is_what_is_loaded(cls, pattern, tmp_path):
     fresh = build(cls, pattern)
     fresh.load_state_dict(torch.load(tmp_path / "module.pt", weights_only=True), strict=True)
     assert torch.equal(inputs.run(fresh), inputs.run(attention))
+
+
+@pytest.mark.parametrize(("cls", "pattern"), claims())
+def test_a_mapped_call_is_that_of_each(cls, pattern):
+    attention, inputs = build(cls, pattern), call(pattern)
+    q, k, v = inputs.tensors()[:3]
+    queries = torch.stack([q, 0.5 * q, -q], dim=1).requires_grad_()
+    c = inputs.context
+    c.key_mask = torch.arange(k.shape[-2]).expand(k.shape[0], -1) > 0
+    if not attention.pattern.cross:
+        c.query_mask = c.key_mask
+    want = torch.stack([attention(x, k, v, c) for x in queries.unbind(1)])
+    got = torch.func.vmap(lambda x: attention(x, k, v, c), in_dims=1)(queries)
+    torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-10)
+    assert got.requires_grad == want.requires_grad
+    if want.requires_grad:  # what reads values alone has no gradient here
+        given = {"allow_unused": True, "materialize_grads": True}
+        (found,) = torch.autograd.grad(got.tanh().sum(), queries, **given)
+        (wanted,) = torch.autograd.grad(want.tanh().sum(), queries, **given)
+        torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["local", "softmax", "lla"])
+def test_what_the_context_holds_may_be_mapped(name):
+    attention = next(build(*p.values) for p in claims() if p.id == f"{name}-CS")
+    inputs = call(attention.pattern)
+    q, k, v = inputs.tensors()[:3]
+    masks = torch.arange(3 * k.shape[0] * k.shape[-2]).view(3, k.shape[0], -1) % 5 > 0
+    places = torch.arange(k.shape[-2]) + torch.arange(3)[:, None]
+
+    def masked(mask, places):
+        return attention(q, k, v, AttentionContext(key_mask=mask, key_positions=places))
+
+    got = torch.func.vmap(masked)(masks, places)
+    want = torch.stack([masked(*given) for given in zip(masks, places, strict=True)])
+    torch.testing.assert_close(got, want)
 
 
 class Around(nn.Module):
