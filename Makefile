@@ -27,7 +27,8 @@ run: $(BASE) ## measure lla on causal-cross beside softmax and none (about five 
 	$(BIN)/cab run --attn lla --pattern causal-cross $(ARGS)
 
 test: $(DEV) ## run the tests, a file at a time on each of two cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --benchmark-disable
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder \
+		--benchmark-disable
 
 test-slow: $(DEV) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
