@@ -18,9 +18,16 @@ How the authors weigh the two criteria and find the threshold is not published w
 what stands here is a reconstruction. It is adapted in two more ways. The authors choose order and
 blocks once, offline, from maps averaged over calibration samples of a trained model; a model that
 is trained with the mechanism has no such maps, so each sequence and head chooses for itself, from
-the softmax rows of a few evenly spaced queries of each block. And their kernels compute in INT8 and
-INT4; nothing is quantised here. Blocks that are not kept are left out of the softmax, as in the
-kernels; their simulation multiplies them by zero behind it.
+the softmax rows of a few evenly spaced queries of each block. Blocks that are not kept are left out
+of the softmax, as in the kernels; their simulation multiplies them by zero behind it.
+
+Their kernels compute with integers. With ``quantize`` the numbers are rounded as there, and the
+products are those of floating point: it shows what quantisation costs in quality, and saves no
+time. In the order of the head, queries are INT8 in groups of 32 and keys in blocks, each with a
+scale of its own (max|x| / 127); weights are unsigned in each pair of blocks (max / 255, or 15), and
+values symmetric in each channel (max|x| / 127, or 7). The released kernels have no INT4 product of
+weights and values, so that is the paper's text alone. The gradient passes rounding over, so that a
+model can be trained with it; the authors quantise after training.
 
 No gradient goes through the choice. Masked tokens keep their place in the grid, but those behind
 the last valid token of a sequence stand last in every order.
@@ -38,7 +45,8 @@ from attentions.shared.block_importance import Blocks, ranks
 from attentions.shared.block_sparse import block_sparse_attention, columns_read
 from attentions.shared.block_tiles import BlockLists, lists_of
 from attentions.shared.density import PartialReads
-from attentions.shared.exact import exact_softmax_attention
+from attentions.shared.exact import exact_softmax, exact_softmax_attention
+from attentions.shared.fake_quantized import rounded, rounded_in_groups
 from attentions.shared.masks import hidden_as_bias, valid_lengths
 from attentions.shared.positions import at_positions
 from cab import (
@@ -57,6 +65,11 @@ _WEIGHTS = 1 << 22
 """Weights of sampled queries that are alive at a time"""
 _EMPTY = 0.1
 """A block with less than this part of the mean mass is empty"""
+_INT8 = 127
+_LEVELS = {"off": 0, "int8": 255, "int4": 15}
+"""Steps of unsigned weights; a signed number has half of them on each side of zero"""
+_WARP = 32
+"""Queries that share a scale"""
 _NO_ORDER = "a reordered sequence has no past: blocks of tokens hold earlier and later ones"
 
 
@@ -85,6 +98,12 @@ _NO_ORDER = "a reordered sequence has no past: blocks of tokens hold earlier and
             Option("samples", 4, "queries of a block whose map is looked at", positive=True),
             Option("columns", 16, "tokens in a row where there is no grid", positive=True),
             Option("reorder", True, "let each head choose among the orders"),
+            Option(
+                "quantize",
+                "off",
+                "numbers of an integer kernel: q and k INT8, weights and values as named",
+                choices=("off", "int8", "int4"),
+            ),
         ),
     )
 )
@@ -99,12 +118,14 @@ class PARO(PartialReads):
         samples: int = 4,
         columns: int = 16,
         reorder: bool = True,
+        quantize: str = "off",
     ) -> None:
         super().__init__(spec)
         if density > 1:
             raise ValueError(f"density is a share of the blocks: at most 1, not {density:g}")
         self.block, self.share, self.columns, self.reorder = block, density, columns, reorder
         self.samples = min(samples, block)
+        self.levels = _LEVELS[quantize]
 
     @at_positions
     def forward(
@@ -121,7 +142,11 @@ class PARO(PartialReads):
         # Heads have orders, and so masks, of their own: each is a row of its own.
         queries, keys, values = (_placed(x, order).flatten(0, 1)[:, None] for x in (q, k, v))
         bias = self._bias(order, own, q)
-        out = block_sparse_attention(queries, keys, values, lists, bias=bias)
+        if self.levels:
+            queries = rounded_in_groups(queries, _INT8, _WARP)
+            keys = rounded_in_groups(keys, _INT8, self.block)
+            values = rounded(values, self.levels // 2, (-2,))
+        out = block_sparse_attention(queries, keys, values, lists, bias=bias, levels=self.levels)
         index = order[..., None].expand(*order.shape, v.shape[-1])
         return torch.zeros_like(v).scatter(2, index, out.view(v.shape))
 
@@ -136,6 +161,7 @@ class PARO(PartialReads):
         valid_k = every if own.key_mask is None else own.key_mask
         valid_q = every if own.query_mask is None else own.query_mask
         sees = torch.zeros(batch, heads, length, length, dtype=torch.bool)
+        order = torch.zeros(batch, heads, length, dtype=torch.long)
         with torch.no_grad():
             for b in range(batch):
                 end = length
@@ -145,8 +171,32 @@ class PARO(PartialReads):
                 for h in range(heads):
                     scores = (q[b, h] @ k[b, h].T) * q.shape[-1] ** -0.5
                     map_ = scores.masked_fill(~valid_k[b], -math.inf).softmax(-1).nan_to_num(0.0)
-                    sees[b, h] = self._seen(map_, orders, valid_q[b], valid_k[b], end)
-        return exact_softmax_attention(q, k, v, sees & valid_k[:, None, None])
+                    found = self._seen(map_, orders, valid_q[b], valid_k[b], end)
+                    sees[b, h], order[b, h] = found[0], torch.tensor(found[1])
+        sees = sees & valid_k[:, None, None]
+        if not self.levels:
+            return exact_softmax_attention(q, k, v, sees)
+        q, k, v, sees = (_placed(x, order) for x in (q, k, v, sees))
+        return self._with_integers(q, k, v, sees, order)
+
+    def _with_integers(
+        self, q: Tensor, k: Tensor, v: Tensor, sees: Tensor, order: Tensor
+    ) -> Tensor:
+        """Softmax of tokens in order, and what they see in the order of queries; every group and
+        pair of blocks rounded on its own. Outputs are in the tokens' own places.
+        """
+        length, size = q.shape[-2], self.block
+        sees = sees.gather(3, order[:, :, None].expand_as(sees))
+        q = torch.cat([_by_maximum(x, _INT8) for x in q.split(_WARP, dim=2)], dim=2)
+        k = torch.cat([_by_maximum(x, _INT8) for x in k.split(size, dim=2)], dim=2)
+        v = torch.cat([_by_maximum(x, self.levels // 2) for x in v.split(1, dim=3)], dim=3)
+        weights = exact_softmax(q, k, sees)
+        rows = [
+            torch.cat([_by_maximum(x, self.levels) for x in row.split(size, dim=3)], dim=3)
+            for row in weights.split(size, dim=2)
+        ]
+        out = torch.cat(rows, dim=2) @ v
+        return _placed(out, order.argsort(-1)[..., :length])
 
     def _orders_of(self, grid: tuple[int, ...] | None, length: int, end: int) -> list[list[int]]:
         """Tokens in each order; those from ``end`` on come last."""
@@ -166,8 +216,10 @@ class PARO(PartialReads):
 
     def _seen(
         self, map_: Tensor, orders: list[list[int]], valid_q: Tensor, valid_k: Tensor, end: int
-    ) -> Tensor:
-        """(L, L) bool of one head's map (L, L): the pairs of tokens whose blocks are kept."""
+    ) -> tuple[Tensor, list[int]]:
+        """(L, L) bool of one head's map (L, L): the pairs of tokens whose blocks are kept; and the
+        head's order.
+        """
         length, size = len(map_), self.block
         starts = range(0, length, size)
         found = []
@@ -205,7 +257,7 @@ class PARO(PartialReads):
             kept[end // size] = kept[:, end // size] = True
         number = torch.empty(length, dtype=torch.long)
         number[orders[best]] = torch.arange(length) // size
-        return kept[number][:, number]
+        return kept[number][:, number], orders[best]
 
     def columns_read(self, q: Tensor, k: Tensor, context: AttentionContext) -> Tensor:
         """See `PartialReads.columns_read`."""
@@ -334,3 +386,8 @@ def _checked(grid: tuple[int, ...] | None, length: int) -> tuple[int, ...] | Non
 def _placed(x: Tensor, order: Tensor) -> Tensor:
     """Tokens (B, H, L, D) in an order (B, H, L)."""
     return x.gather(2, order[..., None].expand(*order.shape, x.shape[-1]))
+
+
+def _by_maximum(x: Tensor, largest: int) -> Tensor:
+    """(B, H, ..) on a grid of ``largest`` steps from zero to the largest of each head."""
+    return rounded(x, largest, tuple(range(2, x.ndim)))

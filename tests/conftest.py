@@ -2,7 +2,6 @@ import os
 
 import pytest
 
-
 LONG = ("tests/cli/", "tests/runners/", "tests/test_", "tests/cab/test_wrong", "tests/attacks/")
 """Files whose tests start processes or train: minutes each"""
 

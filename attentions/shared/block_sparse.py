@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from attentions.shared.autocast import without_autocast
 from attentions.shared.block_tiles import BlockLists, BlockPlan, Tile, in_units
+from attentions.shared.fake_quantized import rounded
 from attentions.shared.first_order import first_derivatives_only
 
 
@@ -37,6 +38,7 @@ def block_sparse_attention(
     *,
     bias: Tensor | None = None,
     lead: int = 0,
+    levels: int = 0,
 ) -> Tensor:
     """Softmax attention of each query over the columns that the list of its block names.
 
@@ -47,6 +49,8 @@ def block_sparse_attention(
         bias: (B or 1, N) added to the scores of a column, -inf where it is hidden, or None. The
             columns that are hidden must be finite.
         lead: places in the first block before the first query.
+        levels: round the weights of each block of queries over each unit to this many steps of
+            their maximum, as integer kernels do; 0: not. The gradient passes that over.
 
     Returns:
         (B, H, Lq, Dv) in the dtype of v, computed in float32 at least; zeros in a row that reads
@@ -60,7 +64,7 @@ def block_sparse_attention(
         raise ValueError(f"{length} queries do not fill {blocks} blocks of {lists.block}")
     padded = F.pad(q, (0, 0, lead, blocks * lists.block - length))
     plan = BlockPlan(lists, q.shape, k.shape[2], bias)
-    out = _BlockSparse.apply(padded, k, v, plan)  # type: ignore[no-untyped-call]  # apply is not annotated in torch
+    out = _BlockSparse.apply(padded, k, v, plan, levels)  # type: ignore[no-untyped-call]  # apply is not annotated in torch
     return out[:, :, lead:length]
 
 
@@ -123,10 +127,17 @@ def _weights(tile: Tile, q: Tensor, k: Tensor) -> Tensor:
     return weights
 
 
+def _on_grid(weights: Tensor, unit: int, levels: int) -> Tensor:
+    """Weights (n, block, width), rounded in each unit where there are levels."""
+    if not levels:
+        return weights
+    return rounded(weights.unflatten(-1, (-1, unit)), levels, (1, 3)).flatten(-2)
+
+
 class _BlockSparse(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: BlockPlan) -> Tensor:
-        ctx.plan = plan
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: BlockPlan, levels: int) -> Tensor:
+        ctx.plan, ctx.levels = plan, levels
         ctx.save_for_backward(q, k, v)
         dtype = torch.promote_types(q.dtype, torch.float32)
         out = v.new_zeros(*q.shape[:3], v.shape[-1])
@@ -137,6 +148,7 @@ class _BlockSparse(torch.autograd.Function):
                 continue
             own, columns = tile.queries(queries, dtype), tile.columns(keys, dtype)
             weights = _weights(tile, own, columns)
+            weights = _on_grid(weights, plan.unit, levels)
             tile.put(rows, weights.bmm(tile.columns(values, dtype)))
         return out
 
@@ -156,7 +168,7 @@ class _BlockSparse(torch.autograd.Function):
             own, columns = tile.queries(queries, dtype), tile.columns(keys, dtype)
             above = tile.queries(outer, dtype)
             weights = _weights(tile, own, columns)
-            tile.add(grad_v, weights.mT.bmm(above))
+            tile.add(grad_v, _on_grid(weights, plan.unit, ctx.levels).mT.bmm(above))
             # Of the weights, then of the scores: weights * (their own less its mean).
             inner = above.bmm(tile.columns(values, dtype).mT).mul_(weights)
             inner.addcmul_(weights, inner.sum(-1, keepdim=True), value=-1.0)
@@ -167,7 +179,7 @@ class _BlockSparse(torch.autograd.Function):
             x.view(*like.shape[:2], -1, like.shape[-1])[:, :, : like.shape[2]].to(like.dtype)
             for x, like in ((grad_q, q), (grad_k, k), (grad_v, v))
         )
-        return *found, None
+        return *found, None, None
 
 
 def _laid(plan: BlockPlan, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
