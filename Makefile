@@ -42,14 +42,16 @@ check: $(DEV) ## format, lint, types, generated docs
 	$(BIN)/mypy
 	$(BIN)/python docs/build_tasks.py --check
 	$(BIN)/python docs/build_findings.py --check
+	$(BIN)/python docs/build_attentions.py --check
 
 format: $(DEV) ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(DEV) ## write docs/tasks.md and docs/findings.md from the registry and the reference results
+docs: $(DEV) ## write docs/tasks.md, findings.md and attentions/ from the registries and the results
 	$(BIN)/python docs/build_tasks.py
 	$(BIN)/python docs/build_findings.py
+	$(BIN)/python docs/build_attentions.py
 
 pictures: $(DEV) ## draw the pictures of the README anew (six minutes; needs Chromium)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[pictures]'

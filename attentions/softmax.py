@@ -81,7 +81,7 @@ class SoftmaxAttention(KeyValueCache):
     def reference(
         self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
     ) -> Tensor:
-        """See `cab.Attention.reference`."""
+        """The matrix of scores under the mask, and its softmax."""
         mask = visible(self.pattern, q.shape[-2], k.shape[-2], context, q.device)
         return exact_softmax_attention(q, k, v, mask)
 
