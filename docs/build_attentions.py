@@ -47,7 +47,7 @@ what it costs, its options, what it is tested against, and a picture of what its
 * a dash: there is no honest form, and the card says why
 
 Costs are leading terms that the entry claims; D is the width of a head, and other names are on the
-cards.
+cards. [papers.md](../papers.md) says which paper is where.
 """
 
 GRADES = {

@@ -1,4 +1,4 @@
-"""docs/attentions/: what cards say is what records and code say. `make check` keeps them current."""
+"""docs/attentions/: cards say what records and code say. `make check` keeps them current."""
 
 import importlib
 import re
@@ -52,6 +52,8 @@ def test_a_card_has_a_panel_for_each_pattern_and_no_causal_one_looks_ahead(docs,
     assert cls.info.formula in card
     for option in cls.info.options:
         assert f"| `{option.name}` | `{option.default}` |" in card
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", card)
+    assert all((ROOT / "docs" / "attentions" / link).exists() for link in links)
     assert "not said" not in card, "every pattern that is absent has its reason in the record"
 
 
