@@ -65,7 +65,7 @@ from cab import (
             Pattern.CAUSAL_CROSS: Grade.EXTENSION,
         },
         time="L^2 D",
-        memory="L D",
+        memory="L^2",
         paper="Shukla and Marlin, Multi-Time Attention Networks for Irregularly Sampled Time "
         "Series",
         year=2021,
