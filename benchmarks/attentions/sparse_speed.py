@@ -10,7 +10,6 @@ The settings read at most 15 % of the visible pairs, which `density` checks on t
 from __future__ import annotations
 
 import argparse
-import time
 
 import torch
 from rich.console import Console
@@ -19,7 +18,7 @@ from torch.nn import functional as F
 
 import cab
 from benchmarks.printing import median_and_quartiles, plain_table
-from benchmarks.timing import Call, Prepare, Race, paired, spread
+from benchmarks.timing import Call, Prepare, Race, paired, processor_seconds, spread
 from cab.density import ReadsShare
 
 BATCH, HEADS, DIM = 1, 4, 64
@@ -44,13 +43,6 @@ SETTINGS: dict[str, tuple[str, str, dict[str, int | float | str]]] = {
     "rectified-spa": ("rectified-spa", "CS", {"block": 64, "density": 0.1, "p_remain": 0.0}),
 }  # fmt: skip
 """Id, pattern and options, by what a row is called"""
-
-
-def processor_seconds(call: Call) -> float:
-    """Processor time of this process."""
-    start = time.process_time()
-    call()
-    return time.process_time() - start
 
 
 def main() -> None:
