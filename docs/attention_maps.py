@@ -30,6 +30,10 @@ _ALIKE = 1e-6
 
 SETTINGS: Mapping[str, Mapping[str, OptionValue]] = {
     "abc": {"slots": 4},
+    "dhsa": {
+        "density": 0.3, "least": 4, "query_block": 4, "first_keys": 2, "near_keys": 4,
+        "window": 2, "spacing": 3, "chunk": 3,
+    },
     "inward-swa": {"radius": 3, "radius_height": 1, "radius_width": 1},
     "l2vit": {"window": 6, "form": "alternate"},
     "lara": {"landmarks": 6},
@@ -47,7 +51,8 @@ SETTINGS: Mapping[str, Mapping[str, OptionValue]] = {
     "rectified-spa": {"block": 3, "density": 0.3, "neighbors": 0},
     "relay-glra": {"unit": 6, "relays": 1},
     "softmax+var-redist": {"tau": 0.8},
-}
+    "superlinear": {"sw_index": 1, "spans": 1, "span_power": 0.25},
+}  # fmt: skip
 """Options as small as the example, where the default ones would let every query see every key"""
 LAYERS = {"l2vit": 0}
 """Layer to draw, where layers take turns"""

@@ -14,8 +14,8 @@ from cab import Attention
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ROOT / "tests" / "attentions"
-COMPARED_WITH = ("softmax", "softmax-exact")
-"""Entries that a test of another may name, to compare it with"""
+COMPARED_WITH = ("softmax", "softmax-exact", "none")
+"""Entries that a test of another may name, to compare it with: naming them makes no test theirs"""
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,8 @@ def tests_of(name: str, cls: type[Attention], names: Sequence[str]) -> list[Held
 
 
 def _is_about(name: str, words: frozenset[str], names: Sequence[str]) -> bool:
-    others = {other for other in names if other in words} - {name}
-    allowed = () if name in COMPARED_WITH else COMPARED_WITH
-    return name in words and others <= set(allowed)
+    others = {other for other in names if other in words} - {name, *COMPARED_WITH}
+    return name in words and name not in COMPARED_WITH and not others
 
 
 def _as_words(test: str) -> str:
