@@ -50,6 +50,7 @@ SETTINGS: Mapping[str, Mapping[str, OptionValue]] = {
     "rat": {"chunk": 4},
     "rectified-spa": {"block": 3, "density": 0.3, "neighbors": 0},
     "relay-glra": {"unit": 6, "relays": 1},
+    "routing": {"clusters": 3, "window": 8},
     "softmax+var-redist": {"tau": 0.8},
     "superlinear": {"sw_index": 1, "spans": 1, "span_power": 0.25},
 }  # fmt: skip
