@@ -9,7 +9,7 @@ BUDGET ?= 12h
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow smoke-wheel check format docs pictures reference dashboard bench bench-measuring bench-attentions bench-lla bench-lla-gpu clean
+.PHONY: help run test test-slow smoke-wheel check format docs pictures reference dashboard bench bench-measuring bench-attentions bench-speed bench-lla bench-lla-gpu clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,15 +43,17 @@ check: $(DEV) ## format, lint, types, generated docs
 	$(BIN)/python docs/build_tasks.py --check
 	$(BIN)/python docs/build_findings.py --check
 	$(BIN)/python docs/build_attentions.py --check
+	$(BIN)/python docs/build_speed.py --check
 
 format: $(DEV) ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(DEV) ## write docs/tasks.md, findings.md and attentions/ from the registries and the results
+docs: $(DEV) ## write tasks.md, findings.md, speed.md and attentions/ in docs/ from code and results
 	$(BIN)/python docs/build_tasks.py
 	$(BIN)/python docs/build_findings.py
 	$(BIN)/python docs/build_attentions.py
+	$(BIN)/python docs/build_speed.py
 
 pictures: $(DEV) ## draw the pictures of the README anew (six minutes; needs Chromium)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[pictures]'
@@ -74,6 +76,11 @@ bench-measuring: $(DEV) ## hold the measuring itself to its promises (about ten 
 bench-attentions: $(DEV) ## time attentions beside their straightforward forms, and how cost grows
 	$(BIN)/python -m pytest benchmarks/attentions --benchmark-only \
 		--benchmark-group-by=func,group --benchmark-columns=median,iqr,rounds
+	$(BIN)/python -m benchmarks.attentions.exponents
+
+bench-speed: $(DEV) ## measure what docs/speed.md says of papers' claims (eight minutes of a processor)
+	$(BIN)/python -m benchmarks.attentions.speed_claims --out docs/speed.json
+	$(BIN)/python docs/build_speed.py
 
 bench-lla: $(DEV) ## time lla beside its plain forms and softmax (about six minutes on 2 cores)
 	$(BIN)/python -m pytest benchmarks/lla --benchmark-only \

@@ -111,13 +111,17 @@ def main() -> None:
     for claim in CLAIMS:
         if asked.names and claim.name not in asked.names:
             continue
-        seconds = measure(claim, asked.rounds)
+        seconds = {
+            name: [float(f"{s:.4g}") for s in taken]
+            for name, taken in measure(claim, asked.rounds).items()
+        }
         kept[claim.name] = {
             **asdict(claim), "seconds": seconds, "processor": cpu_name(),
             "torch": torch.__version__,
         }  # fmt: skip
         print(claim.name, seconds, flush=True)
-        text = json.dumps(kept, indent=1, ensure_ascii=False)
+        ordered = {c.name: kept[c.name] for c in CLAIMS if c.name in kept}
+        text = json.dumps(ordered, indent=1, ensure_ascii=False)
         asked.out.write_text(text + "\n", encoding="utf-8")
 
 
