@@ -61,7 +61,7 @@ def run_quality(cell: Cell, report: Report) -> None:
     rows = _score_rows(task, template, scores, "test")
     rows += _score_rows(task, template, validation, "validation")
     rows += _reference_rows(task, template, experiment.references())
-    rows += _analysis_rows(template, analyse(task, model, candidates, cell.device))
+    rows += _analysis_rows(template, analyse(task, model, candidates, cell.device, cell.seed))
     rows += _training_rows(template, trained)
     rows.append(witness_row(template, witnessing.witness()))
     report(done=1.0, rows=rows, artifacts=_artifacts(task, model, cell.seed))

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from cab import Attention, Task, seeds
+from cab.cost_metrics import DENSITY
 from runners.analysis.calls import recorded
 from runners.analysis.maps import mean_statistics
 from runners.analysis.perturbation import loss_rises
+from runners.analysis.reads import validation_density
 from runners.training import autocast, to_device
 
 
@@ -31,17 +33,18 @@ ANALYSES = (
     Analysis("loss_rise_adversarial_0.5", "loss", False),
     Analysis("loss_rise_random_0.1", "loss", False),
     Analysis("loss_rise_random_0.5", "loss", False),
+    Analysis(DENSITY, "1", False),
 )
 
 
 def analyse(
-    task: Task, model: nn.Module, candidates: list[Attention], device: str
+    task: Task, model: nn.Module, candidates: list[Attention], device: str, seed: int = 0
 ) -> dict[str, float]:
     """What can be said of the candidate's slots in a trained model, by name.
 
-    Everything is of one batch as training draws them, in eval mode, so without dropout. It is made
-    of training data (of problems never seen, where the data are generated): it describes the
-    model, and is not a score.
+    Everything but the density is of one batch as training draws them, in eval mode, so without
+    dropout. It is made of training data (of problems never seen, where the data are generated): it
+    describes the model, and is not a score. The density is of a few validation batches.
     """
     if not candidates:
         return {}
@@ -61,4 +64,5 @@ def analyse(
         with autocast(place, task.recipe):
             found = dict(mean_statistics(calls))
         found |= loss_rises(loss, candidates)
-    return found
+    density = validation_density(task, model, candidates, seed)
+    return found if density is None else found | {DENSITY: density}
