@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
 from cab import Attention, Task, seeds
+from cab.analysis import Analysis
 from cab.cost_metrics import DENSITY
 from runners.analysis.calls import recorded
-from runners.analysis.maps import mean_statistics
+from runners.analysis.evidence import CONTRASTED, PLAIN, evidence_scores
+from runners.analysis.maps import mapped, mean_statistics
 from runners.analysis.perturbation import loss_rises
 from runners.analysis.reads import validation_density
 from runners.training import autocast, to_device
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """One number about a trained model; it ranks nobody."""
-
-    name: str
-    unit: str
-    higher_is_better: bool
-
 
 ANALYSES = (
     Analysis("attention_entropy", "nat", False),
@@ -33,6 +23,8 @@ ANALYSES = (
     Analysis("loss_rise_adversarial_0.5", "loss", False),
     Analysis("loss_rise_random_0.1", "loss", False),
     Analysis("loss_rise_random_0.5", "loss", False),
+    Analysis(PLAIN, "1", True),
+    Analysis(CONTRASTED, "1", True),
     Analysis(DENSITY, "1", False),
 )
 
@@ -62,7 +54,11 @@ def analyse(
         with torch.no_grad(), recorded(candidates) as calls:
             loss()
         with autocast(place, task.recipe):
-            found = dict(mean_statistics(calls))
+            maps = mapped(calls)
+            found = dict(mean_statistics(maps))
+            evidence = task.evidence(batch)
+            if evidence is not None:
+                found |= evidence_scores(maps, evidence)
         found |= loss_rises(loss, candidates)
     density = validation_density(task, model, candidates, seed)
     return found if density is None else found | {DENSITY: density}
