@@ -15,7 +15,9 @@ from cab.analysis import Analysis
 from cab.artifact import Artifact
 from cab.cell import Cell
 from cab.registries import ATTENTIONS, TASKS
+from cab.regularisers import ADVERSARIAL, of_mechanism, of_training
 from cab.schema import Row
+from runners.adversarial import AdversarialExperiment
 from runners.analysis.analyse import ANALYSES, analyse
 from runners.experiment import Experiment
 from runners.gate import require_contract
@@ -81,7 +83,13 @@ def experiment_of(cell: Cell) -> Experiment:
     data_dir = Path(cell.data_dir) if cell.data_dir else None
     task: Task = task_class(pattern, Scale(cell.scale), data_dir)
     softmax = ATTENTIONS.class_at(cell.softmax_target)
-    return Experiment(task, pattern, candidate, softmax, cell.options, cell.seed, cell.device)
+    options = of_mechanism(cell.options)
+    size = of_training(cell.options).get(ADVERSARIAL)
+    if size is None:
+        return Experiment(task, pattern, candidate, softmax, options, cell.seed, cell.device)
+    return AdversarialExperiment(
+        task, pattern, candidate, softmax, options, cell.seed, cell.device, float(size)
+    )
 
 
 def _training_rows(template: Row, trained: Trained) -> list[Row]:

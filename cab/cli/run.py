@@ -37,6 +37,7 @@ def run_command(
     measures: list[str],
     options: list[str],
     preset: str,
+    adversarial: float,
     data_dir: Path | None,
     out: Path,
     retry: str,
@@ -80,6 +81,7 @@ def run_command(
         options=given,
         preset=preset,
         data_dir=data_dir,
+        adversarial=adversarial,
     )
     plan = make_plan(request, machine=f"{device_name(device)}, {available_cores()} cores")
     taken = reference_controls(plan.cells, plan.candidates, sources)
