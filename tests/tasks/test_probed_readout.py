@@ -77,6 +77,7 @@ def test_the_encoder_learns_through_the_probe_alone(tasks) -> None:
     assert any(p.grad is not None and p.grad.abs().max() > 0 for p in first.parameters())
 
 
+@pytest.mark.slow
 def test_a_tiny_cell_learns_and_says_what_it_declares(tasks) -> None:
     probed, _ = tasks
     model = build(probed)
