@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from attentions.shared.density import share_read
 from attentions.shared.exact import exact_softmax_attention
 from attentions.shared.masks import visible
 from attentions.shared.positions import at_positions, prompt_at_positions
@@ -128,6 +130,26 @@ class LocalAttention(Attention):
     def state_size(self, length: int) -> int:
         """2 H D numbers for each of at most w - 1 tokens."""
         return 2 * self.spec.heads * self.spec.head_dim * min(length, self.before)
+
+    @torch.no_grad()
+    def density(self, q: Tensor, k: Tensor, context: AttentionContext | None = None) -> Tensor:
+        """(B, H) share of the visible pairs that lie in the window; see `cab.density`."""
+        return share_read(self, self._columns_read, q, k, context)
+
+    def _columns_read(self, q: Tensor, k: Tensor, context: AttentionContext) -> Tensor:
+        """(B, H) pairs of a valid query and a valid key in its window."""
+        length, lag = k.shape[-2], k.shape[-2] - q.shape[-2]
+        valid = k.new_ones(k.shape[0], length, dtype=torch.float64)
+        if context.key_mask is not None:
+            valid = context.key_mask.double()
+        before = F.pad(valid.cumsum(-1), (1, 0))
+        place = torch.arange(lag, length, device=k.device)
+        start = (place - self.before).clamp(min=0)
+        end = (place + self.after + 1).clamp(max=length)
+        read = before[:, end] - before[:, start]
+        if context.query_mask is not None:
+            read = read * context.query_mask
+        return read.sum(-1, keepdim=True).expand(-1, q.shape[1])
 
     def flops(self, shape: AttentionShape) -> float:
         """2 B H L (D + Dv) times the width of the window."""

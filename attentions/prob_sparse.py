@@ -12,6 +12,8 @@ batch and all heads. M measures how far a query is from attending uniformly. Equ
 of all keys in the second term; the authors' code divides the sum over U samples by n, and so does
 this. No gradient flows through the choice; of equal queries the first are taken.
 
+With the option ``density``, which is not published, U = u = ceil(density n).
+
 What differs from CAB's code, which follows theirs: the samples come from a hash of the layer, n,
 the query's rank and the number of the draw, so that evaluation repeats itself and padding equals
 removal; masked keys are in no sample, softmax or mean; one token has itself for output. Positions
@@ -115,16 +117,22 @@ def sampled_products(q: Tensor, k: Tensor, samples: Tensor) -> Tensor:
         "Forecasting",
         year=2021,
         url="https://arxiv.org/abs/2012.07436",
-        options=(Option("factor", 5, "f: samples and queries per ln L", positive=True),),
+        options=(
+            Option("factor", 5, "f: samples and queries per ln L", positive=True),
+            Option("density", 0.0, "share of queries that get softmax; 0: f ln L of them",
+                   least=0, most=1),
+        ),
         presets={"cab": {"factor": 5}},
     )
-)
+)  # fmt: skip
 class ProbSparseAttention(Attention):
     """Softmax for the queries that look least uniform on a sample of keys, the mean elsewhere."""
 
-    def __init__(self, spec: AttentionSpec, factor: int = 5) -> None:
+    def __init__(self, spec: AttentionSpec, factor: int = 5, density: float = 0.0) -> None:
         super().__init__(spec)
-        self.factor = factor
+        if density > 1:
+            raise ValueError(f"density is a share of the queries: at most 1, not {density:g}")
+        self.factor, self.share = factor, density
 
     @without_autocast
     def forward(
@@ -170,6 +178,21 @@ class ProbSparseAttention(Attention):
             outs.append(mean.expand_as(v[row]).index_copy(1, valid, rows))
         return torch.stack(outs)
 
+    @torch.no_grad()
+    def density(self, q: Tensor, k: Tensor, context: AttentionContext | None = None) -> Tensor:
+        """(B, H) share of the pairs that the output is made of (`cab.density`): all keys of the
+        chosen queries, and for each other one the mean, as one column. Samples only choose.
+
+        It hangs on the number of valid tokens alone.
+        """
+        valid = torch.full((q.shape[0],), k.shape[-2], dtype=torch.float64, device=q.device)
+        if context is not None and context.key_mask is not None:
+            valid = context.key_mask.sum(-1).double()
+        counts = [self._count(n) if n else 0 for n in valid.long().tolist()]
+        chosen = torch.tensor(counts, dtype=torch.float64, device=q.device)
+        read = chosen * valid + (valid - chosen)
+        return (read / valid.square())[:, None].expand(-1, q.shape[1])
+
     def flops(self, shape: AttentionShape) -> float:
         """Sampled products, the chosen rows of softmax attention and the mean."""
         rows, width = shape.batch * shape.heads, shape.head_dim + shape.value_dim
@@ -182,6 +205,8 @@ class ProbSparseAttention(Attention):
     def _count(self, tokens: int) -> int:
         """U and u. At least 1: a single token has itself for output either way."""
         tokens = max(1, tokens)
+        if self.share:
+            return min(tokens, math.ceil(self.share * tokens - 1e-9))
         return min(tokens, max(1, self.factor * math.ceil(math.log(tokens))))
 
     @torch.no_grad()

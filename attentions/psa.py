@@ -35,6 +35,9 @@ What else differs:
 * with ``topk`` level 1 gets at least one block, for short sequences;
 * quotas are not rounded to multiples of what a kernel's tile holds.
 
+The option ``density``, which is not published, scales the four shares to what they read of the
+ranked blocks; what is read in any case (the diagonal, the first blocks) comes on top.
+
 There is no decoding: a prompt comes without queries, which the block after it would be routed by.
 """
 
@@ -59,6 +62,7 @@ from attentions.shared.pyramids import (
     levels_by_rank,
     pyramid,
     pyramid_bias,
+    shares_of_density,
     units_of,
 )
 from cab import (
@@ -107,6 +111,8 @@ _SIMILAR = {"off": None, "video": (0.7, 0.65, 0.6), "text": (0.75, 0.7, 0.7)}
             Option("share_2", 0.15, "of those averaged over 2 tokens", least=0),
             Option("share_4", 0.2, "of those averaged over 4 tokens", least=0),
             Option("share_8", 0.25, "of those averaged over 8 tokens", least=0),
+            Option("density", 0.0, "of topk, to which the four shares are scaled; 0: as they are",
+                   least=0, most=1),
             Option("similarity", "off", "cap the level where keys are not alike",
                    choices=("off", "video", "text")),
         ),
@@ -137,6 +143,7 @@ class PyramidSparseAttention(PartialReads):
         share_2: float = 0.15,
         share_4: float = 0.2,
         share_8: float = 0.25,
+        density: float = 0.0,
         similarity: str = "off",
     ) -> None:
         super().__init__(spec)
@@ -149,6 +156,10 @@ class PyramidSparseAttention(PartialReads):
         shares = (share_1, share_2, share_4, share_8)
         if sum(shares) > 1 + 1e-9:
             raise ValueError(f"the four shares add up to {sum(shares):g}, which is more than 1")
+        if density:
+            if selection != "topk":
+                raise ValueError("density is of topk: shares of importance do not say what is read")
+            shares = shares_of_density(shares, density)
         self.rules = PyramidRules(
             block,
             query_block,

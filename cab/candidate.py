@@ -26,6 +26,8 @@ class Candidate(OfEntry[AttentionInfo]):
     entry: Entry[AttentionInfo]
     options: Mapping[str, OptionValue]
     """All of the entry's options, in their types"""
+    training: Mapping[str, OptionValue] = field(default_factory=dict)
+    """What its training is given beside a task's recipe (`cab.regularisers`)"""
     hashes: PlanHashes = field(default_factory=PlanHashes, repr=False, compare=False)
 
     def grade(self, pattern: Pattern) -> Grade | None:
@@ -99,7 +101,7 @@ def candidate_of(
     chosen = resolve_options(entry.info, named | dict(options or {}))
     for option in entry.info.options:
         _require_within_reason(entry.id, option, chosen[option.name])
-    return Candidate(entry, chosen, hashes or PlanHashes())
+    return Candidate(entry, chosen, hashes=hashes or PlanHashes())
 
 
 def _require_within_reason(entry: str, option: Option, value: OptionValue) -> None:

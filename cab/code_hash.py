@@ -17,6 +17,7 @@ from cab.definitions.closure import Closure, Reached
 from cab.definitions.names import look_again
 from cab.info import TaskInfo
 from cab.plan_cache import PlanCache
+from cab.regularisers import ADVERSARIAL
 
 TRAINING_METHODS = frozenset(
     {"forward", "auxiliary_loss", "switches", "calibrates", "parameter_groups", "state_size"}
@@ -41,8 +42,15 @@ EXPERIMENT = "runners.experiment:Experiment"
 """What builds, trains and tests a model"""
 EXPERIMENT_STAGES = ("build", "train", "modify", "test", "references")
 """Its methods that do so"""
+ADVERSARIAL_EXPERIMENT = "runners.adversarial:AdversarialExperiment"
+"""The same against an adversary"""
 EFFICIENCY = "runners.efficiency.runner:run_efficiency"
 """What measures cost"""
+_RUNNERS = {
+    "quality": EXPERIMENT,
+    ADVERSARIAL: ADVERSARIAL_EXPERIMENT,
+    "efficiency": EFFICIENCY,
+}
 
 
 def attention_hash(target: str, kind: str, cache: PlanCache | None = None) -> str:
@@ -69,9 +77,10 @@ def task_hash(target: str, info: TaskInfo, cache: PlanCache | None = None) -> st
 
 
 def runner_hash(kind: str, cache: PlanCache | None = None) -> str:
-    """Hash of what trains and tests (quality), or of what measures cost (efficiency)."""
-    target = EXPERIMENT if kind == "quality" else EFFICIENCY
-    return code_hash(target, EXPERIMENT_STAGES, cache)
+    """Hash of what trains and tests (quality, or a regulariser's name), or of what measures cost
+    (efficiency).
+    """
+    return code_hash(_RUNNERS[kind], EXPERIMENT_STAGES, cache)
 
 
 def code_hash(target: str, used: Collection[str] = (), cache: PlanCache | None = None) -> str:

@@ -17,6 +17,8 @@ TRACED_MEMORY = "traced_memory"
 STATE_BYTES = "state_bytes"
 """What a decoding step carries to the next"""
 ENERGY_PER_TOKEN = "energy_per_token"
+DENSITY = "density"
+"""Share of the visible pairs that a sparse mechanism read (`cab.density`); of quality cells too"""
 
 
 def ratio_baseline(metric: str) -> str | None:

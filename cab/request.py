@@ -8,7 +8,7 @@ no registry.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cab.candidate import Candidate, candidate_of, choose_candidates
@@ -19,6 +19,7 @@ from cab.info import Scale
 from cab.patterns import Pattern
 from cab.plan_hashes import PlanHashes
 from cab.registries import ALL, ATTENTIONS
+from cab.regularisers import ADVERSARIAL
 from cab.track import check_scale
 
 
@@ -40,6 +41,8 @@ class Request:
     preset: str = ""
     """Name of settings that the candidates declare, under ``options``; empty: their defaults"""
     data_dir: Path | None = None
+    adversarial: float = 0.0
+    """Size of the disturbance that candidates are trained against; 0: none"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +51,7 @@ class Lineup:
 
     candidates: Sequence[Candidate]
     controls: Sequence[Candidate]
-    """Those that are no candidates themselves"""
+    """Those that are no candidates themselves, trained as their recipes say"""
     baseline: Candidate
     """With its default options: what the slots of candidates are compared with"""
     patterns: Sequence[Pattern]
@@ -83,6 +86,11 @@ def resolve_request(request: Request) -> Lineup:
     candidates, notes = choose_candidates(
         request.attentions, request.options, request.preset, hashes
     )
+    if request.adversarial:
+        if QUALITY not in request.measures:
+            raise UsageError("--adversarial is a way of training: measure quality")
+        training = {ADVERSARIAL: request.adversarial}
+        candidates = [replace(candidate, training=training) for candidate in candidates]
     tasks: list[ChosenTask] = []
     if QUALITY in request.measures or request.tasks or request.data_dir is not None:
         tasks = choose_tasks(request.tasks, scale, request.data_dir, hashes)
@@ -99,7 +107,7 @@ def resolve_request(request: Request) -> Lineup:
         name: candidate_of(ATTENTIONS.resolve(name), hashes=hashes)
         for name in dict.fromkeys((BASELINE, *CONTROLS))
     }
-    chosen = {candidate.id for candidate in candidates}
+    chosen = {candidate.id for candidate in candidates if not candidate.training}
     return Lineup(
         candidates=candidates,
         controls=[controls[name] for name in CONTROLS if name not in chosen],

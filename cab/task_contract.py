@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from cab.analysis import Analysis, Evidence
 from cab.artifact import Artifact
 from cab.errors import DataError, UsageError
 from cab.info import Scale, TaskInfo
@@ -186,6 +187,23 @@ class Task(ABC):
             seed: as in `evaluate`; the problems are the same.
         """
         return []
+
+    def evidence(self, batch: Batch) -> Evidence | None:
+        """Where the answers of a batch stand, for the analysis of where slots look; None where
+        there is no such place, or it is not known.
+        """
+        return None
+
+    def analyses(self, model: nn.Module) -> Mapping[Analysis, float]:
+        """Numbers of the task's own about a trained model, beside those that every model has
+        (`runners.analysis`); one that is not a number is left out.
+
+        The caller has set eval mode and no_grad.
+
+        Args:
+            model: as `build` made it.
+        """
+        return {}
 
     def causal_inputs(self) -> tuple[str, ...]:
         """In a causal pattern, the tensors of a batch that hold the sequence which the model goes

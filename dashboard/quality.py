@@ -12,6 +12,7 @@ from cab.controls import BASELINE
 from cab.report.svg import GREY
 from cab.scoring.boards import controls
 from cab.scoring.quality import QualityBoard, Standing
+from cab.scoring.read_shares import mean_densities
 from cab.sheets.columns import MARKS
 from cab.sheets.notes import HIDDEN, INDEX, board_notes, folder_notes, stale_notes
 from cab.sheets.outcomes import ended_runs
@@ -55,7 +56,8 @@ def show(snapshot: Snapshot, choice: Choice) -> None:
 def _leaderboard(
     snapshot: Snapshot, board: QualityBoard, standings: list[Standing], choice: Choice
 ) -> None:
-    show_signed(standings_sheet(standings, board.tasks, choice.track.title))
+    density = mean_densities(snapshot.results, choice.track, board.tasks)
+    show_signed(standings_sheet(standings, board.tasks, choice.track.title, density=density))
     st.caption(" ".join(sentence(words) for words in (INDEX, MARKS, *_hidden(choice))))
     placed = [s for s in standings if s.rank is not None]
     if placed:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from cab.candidate import Candidate, candidate_of
 from cab.cell import Cell
 from cab.chosen_task import ChosenTask
 from cab.controls import BASELINE
-from cab.info import Scale
+from cab.info import OptionValue, Scale
 from cab.patterns import Pattern
 from cab.plan_hashes import PlanHashes
 from cab.registries import ATTENTIONS
+from cab.regularisers import runner_of
 
 
 class CellFactory:
@@ -51,6 +53,7 @@ class CellFactory:
             task_hash=task.hash(),
             data_hash=task.data_hash(pattern, scale),
             data_dir=str(task.data_dir.resolve()) if task.data_dir else "",
+            training=candidate.training,
         )  # fmt: skip
 
     def efficiency(
@@ -73,19 +76,21 @@ class CellFactory:
         pattern: Pattern,
         scale: Scale,
         seed: int,
+        training: Mapping[str, OptionValue] | None = None,
         **fields: Any,
     ) -> Cell:
         """What cells of both kinds share, and a kind's own fields."""
+        options = dict(candidate.options) | dict(training or {})
         return Cell(
             kind=kind,
             attention=candidate.id,
             target=candidate.target,
-            options=candidate.options,
+            options=options,
             grade=str(candidate.grade(pattern)),
             attention_hash=candidate.hash(kind),
             softmax_target=self._baseline.target,
             softmax_hash=self._baseline.hash(kind),
-            runner_hash=self.hashes.runner(kind),
+            runner_hash=self.hashes.runner(runner_of(kind, options)),
             pattern=pattern.value,
             scale=scale.value,
             seed=seed,

@@ -25,6 +25,7 @@ from cab.code_hash import attention_hash
 from cab.own_code import safe_environment, safe_python
 from cab.patterns import Pattern
 from cab.registries import ATTENTIONS
+from cab.regularisers import of_mechanism
 from runners.outcome import InvalidError
 
 PATIENCE = 300.0
@@ -64,7 +65,7 @@ def require_contract(cell: Cell) -> None:
     if same_code and _key(cell) in os.environ.get(_PASSED, "").split(","):
         return
     candidate = ATTENTIONS.class_at(cell.target)
-    violations = run_checks(candidate, Pattern.parse(cell.pattern), cell.options)
+    violations = run_checks(candidate, Pattern.parse(cell.pattern), of_mechanism(cell.options))
     if violations:
         first = "; ".join(f"{rule}: {what}" for rule, what in violations.items())
         raise InvalidError(f"breaks the attention contract on {cell.pattern} ({first})")
@@ -161,5 +162,5 @@ def is_own(target: str) -> bool:
 
 
 def _key(cell: Cell) -> str:
-    content = [cell.attention_hash, cell.pattern, dict(cell.options)]
+    content = [cell.attention_hash, cell.pattern, of_mechanism(cell.options)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]

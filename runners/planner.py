@@ -75,7 +75,8 @@ def make_plan(request: Request, machine: str) -> Plan:
         measures = tuple(m for m in COSTS if m in lineup.measures)
         if measures:
             names = {BASELINE, *(candidate.id for candidate in lineup.candidates)}
-            timed = [candidate for candidate in beside if candidate.id in names]
+            # Training costs nothing in a call: what differs in it alone is one.
+            timed = {(c.id, *c.options.items()): c for c in beside if c.id in names}.values()
             cells += [
                 make.efficiency(candidate, pattern, lineup.scale, seed, measures)
                 for seed in range(lineup.seeds)

@@ -35,6 +35,7 @@ def _violations(line: str) -> dict[str, str]:
     from cab.errors import CabError
     from cab.patterns import Pattern
     from cab.registries import ATTENTIONS
+    from cab.regularisers import of_mechanism
 
     torch.set_num_threads(1)
     cell = Cell.from_json(line)
@@ -42,7 +43,7 @@ def _violations(line: str) -> dict[str, str]:
         cls = ATTENTIONS.class_at(cell.target)
     except CabError as error:
         return {"import": str(error)}
-    return run_checks(cls, Pattern.parse(cell.pattern), cell.options)
+    return run_checks(cls, Pattern.parse(cell.pattern), of_mechanism(cell.options))
 
 
 if __name__ == "__main__":

@@ -10,11 +10,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from cab import Pattern, Scale, Task, seeds
+from cab import Attention, Pattern, Scale, Task, seeds
+from cab.analysis import Analysis
 from cab.artifact import Artifact
 from cab.cell import Cell
 from cab.registries import ATTENTIONS, TASKS
+from cab.regularisers import ADVERSARIAL, of_mechanism, of_training
 from cab.schema import Row
+from runners.adversarial import AdversarialExperiment
 from runners.analysis.analyse import ANALYSES, analyse
 from runners.experiment import Experiment
 from runners.gate import require_contract
@@ -61,7 +64,7 @@ def run_quality(cell: Cell, report: Report) -> None:
     rows = _score_rows(task, template, scores, "test")
     rows += _score_rows(task, template, validation, "validation")
     rows += _reference_rows(task, template, experiment.references())
-    rows += _analysis_rows(template, analyse(task, model, candidates, cell.device))
+    rows += _analysis_rows(template, _analyses(task, model, candidates, cell))
     rows += _training_rows(template, trained)
     rows.append(witness_row(template, witnessing.witness()))
     report(done=1.0, rows=rows, artifacts=_artifacts(task, model, cell.seed))
@@ -80,7 +83,13 @@ def experiment_of(cell: Cell) -> Experiment:
     data_dir = Path(cell.data_dir) if cell.data_dir else None
     task: Task = task_class(pattern, Scale(cell.scale), data_dir)
     softmax = ATTENTIONS.class_at(cell.softmax_target)
-    return Experiment(task, pattern, candidate, softmax, cell.options, cell.seed, cell.device)
+    options = of_mechanism(cell.options)
+    size = of_training(cell.options).get(ADVERSARIAL)
+    if size is None:
+        return Experiment(task, pattern, candidate, softmax, options, cell.seed, cell.device)
+    return AdversarialExperiment(
+        task, pattern, candidate, softmax, options, cell.seed, cell.device, float(size)
+    )
 
 
 def _training_rows(template: Row, trained: Trained) -> list[Row]:
@@ -113,19 +122,29 @@ def _reference_rows(task: Task, template: Row, values: Mapping[str, float]) -> l
     return rows
 
 
-def _analysis_rows(template: Row, found: Mapping[str, float]) -> list[Row]:
+def _analyses(
+    task: Task, model: nn.Module, candidates: list[Attention], cell: Cell
+) -> Mapping[Analysis, float]:
+    """Those that every trained model has, and the task's own."""
+    found = analyse(task, model, candidates, cell.device, cell.seed)
+    with torch.no_grad():
+        own = task.analyses(model.eval())
+    return {one: found[one.name] for one in ANALYSES if one.name in found} | dict(own)
+
+
+def _analysis_rows(template: Row, found: Mapping[Analysis, float]) -> list[Row]:
     """Analyses describe; one that is not a number is left out."""
     return [
         measured(
             template,
             phase="analysis",
             metric=analysis.name,
-            value=found[analysis.name],
+            value=value,
             unit=analysis.unit,
             higher_is_better=analysis.higher_is_better,
         )
-        for analysis in ANALYSES
-        if math.isfinite(found.get(analysis.name, math.nan))
+        for analysis, value in found.items()
+        if math.isfinite(value)
     ]
 
 

@@ -8,6 +8,7 @@ from cab.controls import BASELINE
 from cab.errors import RegistrationError
 from cab.own_code import ROOT, require_own_packages
 from cab.registries import TASKS
+from cab.regularisers import runner_of
 
 
 def require_same_code(cell: Cell) -> None:
@@ -27,7 +28,7 @@ def require_same_code(cell: Cell) -> None:
             attention_hash(cell.softmax_target, cell.kind),
             cell.softmax_hash,
         ),
-        "runners": (runner_hash(cell.kind), cell.runner_hash),
+        "runners": (runner_hash(runner_of(cell.kind, cell.options)), cell.runner_hash),
     }
     if cell.task:
         info = TASKS.class_at(cell.task_target).info

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from cab.cell import Cell
 from cab.controls import DISTURBED
+from cab.regularisers import of_training
 from cab.result_sources import ResultSources
 from cab.schema import TRIED_AGAIN, Row, Status
 from cab.store import ResultStore
@@ -39,7 +40,14 @@ def reference_controls(
     A candidate is what the user asks about, so it is always measured, even where the reference
     results have it. Costs are always measured too: a machine of the same name is another machine.
     """
-    controls = [c for c in cells if c.kind == "quality" and c.attention not in candidates]
+    # Beside candidates that are trained otherwise, the controls of the same name are controls.
+    otherwise = {c.attention for c in cells if of_training(c.options)}
+    asked = [name for name in candidates if name not in otherwise]
+    controls = [
+        c
+        for c in cells
+        if c.kind == "quality" and c.attention not in asked and not of_training(c.options)
+    ]
     taken = sources.from_reference([cell.key for cell in controls])
     return [cell for cell in controls if cell.key in taken]
 

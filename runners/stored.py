@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +20,7 @@ from cab.errors import CabError
 from cab.info import Scale
 from cab.patterns import Pattern
 from cab.registries import TASKS
+from cab.regularisers import of_mechanism, of_training
 from cab.schema import Row, Status, run_order
 from cab.store import ResultStore
 from runners.cells import CellFactory
@@ -135,9 +136,9 @@ class Today:
 
     def _candidate(self, name: str, options: str) -> Candidate:
         if (name, options) not in self._candidates:
-            self._candidates[name, options] = choose_candidate(
-                name, _options(name, options), hashes=self._make.hashes
-            )
+            given = _options(name, options)
+            chosen = choose_candidate(name, of_mechanism(given), hashes=self._make.hashes)
+            self._candidates[name, options] = replace(chosen, training=of_training(given))
         return self._candidates[name, options]
 
     def _task(self, name: str) -> ChosenTask:

@@ -75,9 +75,9 @@ def run_job(job: Job, report: Report) -> None:
         torch.use_deterministic_algorithms(True, warn_only=True)
         (replay if job.action == REPLAY else run_quality)(cell, report)
     else:
-        from runners.efficiency.runner import run_efficiency
+        from runners.efficiency.reads import run_with_density
 
-        run_efficiency(cell, report)
+        run_with_density(cell, report)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -21,13 +23,24 @@ class PartialReads(Attention):
     @torch.no_grad()
     def density(self, q: Tensor, k: Tensor, context: AttentionContext | None = None) -> Tensor:
         """(B, H) share of the visible pairs that `forward` reads; see `cab.density`."""
-        q, k, own = _placed(self, q, k, context)
-        if own.query_mask is not None:
-            q = q.masked_fill(~own.query_mask[:, None, :, None], 0.0)
-        if own.key_mask is not None:
-            k = k.masked_fill(~own.key_mask[:, None, :, None], 0.0)
-        causal = self.pattern.causal and not self.pattern.cross
-        return self.columns_read(q, k, own) / visible_pairs(causal, q, k, own)[:, None]
+        return share_read(self, self.columns_read, q, k, context)
+
+
+def share_read(
+    attention: Attention,
+    columns_read: Callable[[Tensor, Tensor, AttentionContext], Tensor],
+    q: Tensor,
+    k: Tensor,
+    context: AttentionContext | None,
+) -> Tensor:
+    """(B, H) share of the visible pairs, from a count as `PartialReads.columns_read` gives it."""
+    q, k, own = _placed(attention, q, k, context)
+    if own.query_mask is not None:
+        q = q.masked_fill(~own.query_mask[:, None, :, None], 0.0)
+    if own.key_mask is not None:
+        k = k.masked_fill(~own.key_mask[:, None, :, None], 0.0)
+    causal = attention.pattern.causal and not attention.pattern.cross
+    return columns_read(q, k, own) / visible_pairs(causal, q, k, own)[:, None]
 
 
 def visible_pairs(causal: bool, q: Tensor, k: Tensor, context: AttentionContext) -> Tensor:

@@ -92,6 +92,24 @@ class PyramidRules:
     """Whether blocks are routed by the queries of the block before"""
 
 
+def shares_of_density(
+    shares: tuple[float, float, float, float], density: float
+) -> tuple[float, float, float, float]:
+    """Shares of levels 1, 2, 4 and 8 that read ``density`` columns a key: these, scaled. Where they
+    would add up to more than 1, they are scaled to 1 and moved towards level 1.
+
+    Raises:
+        ValueError: nothing is read at any level, or density is more than 1.
+    """
+    own = sum(share / level for share, level in zip(shares, (1, 2, 4, 8), strict=True))
+    if not 0 < density <= 1 or own <= 0:
+        raise ValueError(f"no shares of density {density:g} can be made of {shares}")
+    factor = min(density / own, 1 / sum(shares))
+    lacking = max(0.0, (density - factor * own) / max(1 - factor * own, 1e-12))
+    one, *others = (factor * share * (1 - lacking) for share in shares)
+    return one + lacking, others[0], others[1], others[2]
+
+
 def levels_by_rank(rules: PyramidRules, values: Tensor, allowed: Tensor) -> Tensor:
     """(.., n) level of each rank, of scores in descending order, (.., 1) of which may be chosen."""
     rank = torch.arange(values.shape[-1], device=values.device)

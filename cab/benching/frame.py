@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from cab.cost_metrics import LATENCY, PEAK_MEMORY, TRACED_MEMORY, ratio_to
+from cab.cost_metrics import DENSITY, LATENCY, PEAK_MEMORY, TRACED_MEMORY, ratio_to
 from cab.scoring.curves import Curves
 from cab.scoring.intervals import Interval
 from cab.sheets.files import inert
@@ -32,6 +32,7 @@ COLUMNS = {
     "ratio_high": "upper end",
     "peak_memory": "bytes beyond the inputs",
     "traced_memory": "most bytes of tensors alive at once (CPU)",
+    "density": "share of the visible pairs that a sparse entry reads; none for others",
     "tflops": "nominal TFLOP/s, see cab.scoring.nominal",
     "gbps": "compulsory GB/s, see there",
     "gemm_share": "the mechanism's own operations over the fastest matrix product here",
@@ -64,6 +65,7 @@ def _wide(curve: Curves, length: int) -> dict[str, Value]:
         "ratio_high": ratio.high,
         "peak_memory": curve.interval(PEAK_MEMORY, length).value,
         "traced_memory": curve.interval(TRACED_MEMORY, length).value,
+        "density": curve.interval(DENSITY, length).value,
         "tflops": flops / 1e12,
         "gbps": moved / 1e9,
         "gemm_share": curve.interval("flop_utilisation", length).value,

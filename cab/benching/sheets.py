@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-from cab.cost_metrics import LATENCY, PEAK_MEMORY, TRACED_MEMORY, of_baseline, ratio_to
+from cab.cost_metrics import DENSITY, LATENCY, PEAK_MEMORY, TRACED_MEMORY, of_baseline, ratio_to
 from cab.info import AttentionInfo
 from cab.kernel_names import as_written
 from cab.patterns import Pattern
@@ -15,7 +15,7 @@ from cab.scoring.curves import Curves, of_a_repeat
 from cab.scoring.growth import claimed_exponent, power_law, verdict
 from cab.scoring.intervals import UNKNOWN, Interval, process_interval
 from cab.sheets.sheet import Column, Line, Sheet
-from cab.sheets.words import NOTHING, UNSURE, byte_size, duration, significant
+from cab.sheets.words import NOTHING, UNSURE, byte_size, duration, share, significant
 
 _SHORT = 10
 """Longest name of a baseline in a heading"""
@@ -33,6 +33,7 @@ LEGEND = {
     "GB/s": "compulsory: q, k, v and output once, in a backward pass again with their gradients",
     "of GEMM": "the mechanism's own operations, by its formula, over the fastest matrix product "
     "here",
+    "density": "share of the visible pairs of query and key that a sparse entry reads",
     "CAB's fit": "where a parabola through the other's costs meets a line through its own",
 }
 """Words of the tables"""
@@ -55,6 +56,7 @@ def _cost_sheet(curves: list[Curves]) -> Sheet:
     first = curves[0]
     baseline = first.baseline
     decode = first.phase == "decode"
+    sparse = any(c.samples.get(DENSITY) for c in curves)
     columns = (
         Column("context" if decode else "length", right=True),
         Column("attention"),
@@ -65,13 +67,14 @@ def _cost_sheet(curves: list[Curves]) -> Sheet:
         Column("GB/s", right=True),
         Column("of GEMM", right=True, keep=2),
         Column("traced", right=True, keep=3),
+        *([Column("density", right=True, keep=4)] if sparse else []),
     )
     lines = []
     beside = not any(c.attention == baseline for c in curves)
     for length in sorted({n for c in curves for n in c.lengths()}):
-        lines += [_line(c, length) for c in curves if length in c.lengths()]
+        lines += [_line(c, length, sparse) for c in curves if length in c.lengths()]
         if beside:
-            lines += _baseline_line(curves, length)
+            lines += _baseline_line(curves, length, sparse)
     geometry = first.geometry.title if first.geometry else first.scale
     source = first.scale.partition(" S")[2]
     place = f"{geometry}{_keys(source)}"
@@ -84,7 +87,7 @@ def _keys(source: str) -> str:
     return f", {source} keys" if source else ""
 
 
-def _line(curve: Curves, length: int) -> Line:
+def _line(curve: Curves, length: int, sparse: bool) -> Line:
     latency = curve.interval(LATENCY, length)
     use = curve.interval("flop_utilisation", length)
     status = curve.ended.get(length, (NOTHING, ""))[0]
@@ -98,11 +101,12 @@ def _line(curve: Curves, length: int) -> Line:
         *_rates(*curve.rate(LATENCY, length)),
         f"{100 * use.value:.2g} %" if use.n else NOTHING,
         _bytes(curve.interval(TRACED_MEMORY, length)),
+        *([share(curve.interval(DENSITY, length).value)] if sparse else []),
     )
     return Line(shown, {})
 
 
-def _baseline_line(curves: Sequence[Curves], length: int) -> list[Line]:
+def _baseline_line(curves: Sequence[Curves], length: int, sparse: bool) -> list[Line]:
     """The baseline, from the processes of all that were timed in turns with it."""
     name = curves[0].baseline
     metric = of_baseline(LATENCY, name)
@@ -112,11 +116,11 @@ def _baseline_line(curves: Sequence[Curves], length: int) -> list[Line]:
     latency = process_interval([s for c in measured for s in c.samples[metric][length]])
     traced = [c.interval(of_baseline(TRACED_MEMORY, name), length) for c in measured]
     known = [t for t in traced if t.n]
-    share = measured[0].interval(metric, length).value / latency.value
-    rates = (rate * share for rate in measured[0].rate(metric, length))
+    scale = measured[0].interval(metric, length).value / latency.value
+    rates = (rate * scale for rate in measured[0].rate(metric, length))
     shown = (
         str(length), name, duration(latency.value), "baseline", NOTHING, *_rates(*rates), NOTHING,
-        _bytes(known[0]) if known else NOTHING,
+        _bytes(known[0]) if known else NOTHING, *([NOTHING] if sparse else []),
     )  # fmt: skip
     return [Line(shown, {})]
 

@@ -40,6 +40,7 @@ from cab.cli.results_commands import results_app
 from cab.cli.words import MOST_SEEDS, require_words
 from cab.locations import DEFAULT_RESULTS
 from cab.own_code import require_own_packages
+from cab.regularisers import MOST_ADVERSARIAL
 from cab.streams import make_legible
 
 app = typer.Typer(
@@ -86,6 +87,14 @@ def run(
     ] = "quality,latency,memory",
     option: AttentionOptions = None,
     preset: Preset = "",
+    adversarial: Annotated[
+        float | None,
+        arguments.size(
+            "--adversarial",
+            "Train against queries disturbed by this share of their length; an entry of its own.",
+            MOST_ADVERSARIAL,
+        ),
+    ] = None,
     data_dir: Annotated[
         Path | None,
         path("--data-dir", "Folder with a task's original data; default: the embedded data."),
@@ -132,6 +141,7 @@ def run(
             measures=[word.strip() for word in measure.split(",") if word.strip()],
             options=option or [],
             preset=preset,
+            adversarial=adversarial or 0.0,
             data_dir=data_dir,
             out=out,
             retry=retry,

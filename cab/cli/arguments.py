@@ -22,6 +22,11 @@ def seconds(flag: str, help: str) -> Any:
     return typer.Option(flag, parser=words.seconds(flag), metavar="SECONDS", help=help)
 
 
+def size(flag: str, help: str, most: float) -> Any:
+    """An option that is a positive number."""
+    return typer.Option(flag, parser=words.size(flag, most), metavar="NUMBER", help=help)
+
+
 def path(flag: str, help: str) -> Any:
     """An option that is a file or a folder."""
     return typer.Option(flag, parser=words.path(flag), metavar="PATH", help=help)

@@ -129,7 +129,7 @@ def _measured(choice: Choice, store: ResultSources) -> list[Sheet]:
 
 
 def _sheets(choice: Choice, store: ResultSources) -> list[Sheet]:
-    from cab.cost_metrics import LATENCY_RATIO
+    from cab.cost_metrics import DENSITY, LATENCY_RATIO
     from cab.scoring.cost import axis
     from cab.scoring.results import joined, load_costs, load_scores
     from cab.sheets.correlations import tracks_sheet
@@ -139,7 +139,7 @@ def _sheets(choice: Choice, store: ResultSources) -> list[Sheet]:
     results = load_scores(store)
     by = axis(choice.metric)
     if by is not None and not by.of_model:
-        costs = load_costs(store, [*by.metrics, LATENCY_RATIO])
+        costs = load_costs(store, [*by.metrics, DENSITY, LATENCY_RATIO])
         results = joined(results, costs)
     _check_tasks(choice.tasks, results.rows["task"].unique())
     _check_metric(choice.metric, results.rows["metric"].unique())

@@ -37,6 +37,7 @@ def run_command(
     measures: list[str],
     options: list[str],
     preset: str,
+    adversarial: float,
     data_dir: Path | None,
     out: Path,
     retry: str,
@@ -80,6 +81,7 @@ def run_command(
         options=given,
         preset=preset,
         data_dir=data_dir,
+        adversarial=adversarial,
     )
     plan = make_plan(request, machine=f"{device_name(device)}, {available_cores()} cores")
     taken = reference_controls(plan.cells, plan.candidates, sources)
@@ -165,6 +167,7 @@ def _print_results(
 ) -> None:
     from cab.cli.formats import print_sheet
     from cab.scoring.boards import board
+    from cab.scoring.read_shares import mean_densities
     from cab.sheets.notes import board_notes
     from cab.sheets.run_costs import run_cost_sheets
     from cab.sheets.scored import scored_sheet
@@ -188,7 +191,12 @@ def _print_results(
             found = board(results, track)
             standings = [s for s in found.standings if s.entry in entries]
             title = "\nIndex (0 = softmax)"
-            print_sheet(standings_sheet(standings, found.tasks, title, notes=board_notes(found)))
+            print_sheet(
+                standings_sheet(
+                    standings, found.tasks, title, notes=board_notes(found),
+                    density=mean_densities(results, track, found.tasks),
+                )
+            )  # fmt: skip
         timed = [entry for entry in entries if entry != NO_ATTENTION]
         for sheet in run_cost_sheets(results, track, timed):
             console.print()

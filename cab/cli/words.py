@@ -100,6 +100,24 @@ def seconds(flag: str) -> Callable[[str | float], float]:
     return parse
 
 
+def size(flag: str, most: float) -> Callable[[str | float], float]:
+    """A parser of positive numbers up to ``most``."""
+
+    def parse(word: str | float) -> float:
+        text = str(word).strip()
+        try:
+            number = float(text) if text.isascii() else math.nan
+        except ValueError:
+            number = math.nan
+        if math.isnan(number):
+            raise UsageError(f"{flag} takes a number, not {shown(word)}")
+        if not 0 < number <= most:
+            raise UsageError(f"{flag} must be above 0 and at most {most:g}, not {_cut(text)}")
+        return number
+
+    return parse
+
+
 def path(flag: str) -> Callable[[str | Path], Path]:
     """A parser of paths: ``~`` is the home folder, as where a shell has not seen it."""
 

@@ -9,7 +9,14 @@ import numpy as np
 import pandas as pd
 
 from cab.controls import BASELINE
-from cab.cost_metrics import ENERGY_PER_TOKEN, LATENCY, LATENCY_RATIO, PEAK_MEMORY, STATE_BYTES
+from cab.cost_metrics import (
+    DENSITY,
+    ENERGY_PER_TOKEN,
+    LATENCY,
+    LATENCY_RATIO,
+    PEAK_MEMORY,
+    STATE_BYTES,
+)
 from cab.scoring.efficiency import paired_ratio
 from cab.scoring.intervals import Interval, process_interval
 from cab.scoring.results import Results
@@ -53,7 +60,7 @@ AXES = (
 )
 
 
-METRICS = frozenset({LATENCY_RATIO, *(name for axis in AXES for name in axis.metrics)})
+METRICS = frozenset({DENSITY, LATENCY_RATIO, *(name for axis in AXES for name in axis.metrics)})
 """All that axes and their crossings read"""
 
 
@@ -69,6 +76,8 @@ class Costs:
     """Entries whose measurement ended without a number at this length, and how"""
     beside: Mapping[str, tuple[str, float]] = field(default_factory=dict)
     """Latencies: what an entry was timed in turns with, and the ratio to it"""
+    density: Mapping[str, Interval] = field(default_factory=dict)
+    """Share of the visible pairs that an entry read in these calls, of those that say it"""
 
 
 def axis(name: str) -> CostAxis | None:
@@ -112,7 +121,11 @@ def costs(results: Results, track: Track, by: CostAxis) -> Costs:
             name, ratio = paired_ratio(group)
             if ratio.n:
                 beside[str(entry)] = name, ratio.value
-    return Costs(by, length, found, ended, beside)
+    read: dict[str, Interval] = {}
+    own = every[(every["length_q"] == length) & (every["metric"] == DENSITY)]
+    for entry, group in own[own["phase"] == by.phase].groupby("entry", observed=True):
+        read[str(entry)] = process_interval([_samples(row) for _, row in group.iterrows()])
+    return Costs(by, length, found, ended, beside, read)
 
 
 def _samples(row: pd.Series) -> list[float]:

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from cab.controls import BASELINE
-from cab.cost_metrics import LATENCY, PEAK_MEMORY, ratio_baseline, ratio_to
-from cab.scoring.intervals import Interval, process_interval
+from cab.cost_metrics import DENSITY, LATENCY, PEAK_MEMORY, ratio_baseline, ratio_to
+from cab.scoring.intervals import UNKNOWN, Interval, process_interval
 from cab.scoring.results import Results
 from cab.track import Track
 
@@ -36,6 +36,8 @@ class CostPoint:
     dtype: str
     beside: str = BASELINE
     """What ``latency_ratio`` is taken to"""
+    density: Interval = UNKNOWN
+    """Share of the visible pairs that a sparse entry read"""
 
 
 def cost_points(results: Results, track: Track) -> list[CostPoint]:
@@ -58,6 +60,7 @@ def cost_points(results: Results, track: Track) -> list[CostPoint]:
                 latency_ratio=ratio,
                 beside=beside,
                 memory=_interval(group, PEAK_MEMORY),
+                density=_interval(group, DENSITY),
                 status="ok" if bad.empty else str(bad["status"].iloc[0]),
                 head_dim=_whole(group["head_dim"]),
                 heads=_whole(group["heads"]),

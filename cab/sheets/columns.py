@@ -22,6 +22,8 @@ INDEX_IS = (
 )
 """What the index and its intervals are"""
 GENERAL_IS = "what other tasks of this kind and other seeds would give"
+DENSITY_IS = "share of the visible pairs of query and key that a sparse entry reads"
+"""Of its own account (`cab.density`), on the inputs of the measurement"""
 HERE_IS = "what other seeds would give on these very tasks"
 
 RANK = Column("#", right=True, page="Rank", help=MARKS)
@@ -40,6 +42,7 @@ TASK = Column("task")
 METRIC = Column("metric")
 VALUE = Column("value", right=True)
 VERDICT = Column("verdict")
+DENSITY = Column("density", right=True, keep=3, key="density", help=DENSITY_IS)
 COST = Column("cost", right=True, more=False, number="cost")
 PAYS = Column("pays")
 PHASE = Column("phase")

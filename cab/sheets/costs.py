@@ -9,6 +9,7 @@ from cab.controls import BASELINE
 from cab.label import short_label
 from cab.scoring.cost import CostAxis, Costs, costs
 from cab.scoring.crossover import Crossover
+from cab.scoring.intervals import UNKNOWN
 from cab.scoring.pareto import ParetoPoint, front
 from cab.scoring.paying import crossovers
 from cab.scoring.quality import QualityBoard
@@ -23,6 +24,7 @@ from cab.sheets.words import (
     amount_range,
     number,
     percent,
+    share,
     signed,
     times,
     unsure_notes,
@@ -54,6 +56,7 @@ def cost_sheet(
         columns.INTERVAL.kept(3),
         columns.TO_BASELINE,
         *([columns.PAYS] if pays else []),
+        *([columns.DENSITY] if found.density else []),
         columns.INDEX,
         Column("dominated", right=True),
         Column("index per doubling", right=True, keep=2, more=True, number="index_per_doubling"),
@@ -110,6 +113,7 @@ def _line(
     if not base and beside == BASELINE:  # as in a bench, where it has no cells of its own
         ratio = paired
     crossing = pays.get(name)
+    density = found.density.get(name, UNKNOWN)
     shown = [
         name,
         short_label(label),
@@ -117,6 +121,7 @@ def _line(
         amount_range(cost, unit),
         times(ratio),
         *([crossing.words() if crossing else NOTHING] if pays else []),
+        *([share(density.value)] if found.density else []),
         signed(point.quality.value) if point else NOTHING,
         percent(point.dominated) if point else NOTHING,
         signed(point.per_cost) if point else NOTHING,
@@ -130,6 +135,7 @@ def _line(
         "unit": unit,
         "relative_cost": number(ratio),
         **crossing_data(crossing),
+        **(interval_data("density", density) if found.density else {}),
         "index": number(point.quality.value) if point else None,
         "dominated": point.dominated if point else None,
         "index_per_doubling": number(point.per_cost) if point else None,

@@ -10,7 +10,7 @@ from cab.scoring.efficiency import CostPoint
 from cab.scoring.intervals import Interval
 from cab.sheets import columns
 from cab.sheets.sheet import Column, Field, Sheet, Value, columns_of, interval_data, lines_of
-from cab.sheets.words import NOTHING, amount, amount_range, unsure_notes
+from cab.sheets.words import NOTHING, amount, amount_range, share, unsure_notes
 
 
 def points_sheet(points: Sequence[CostPoint], labels: Mapping[str, str], title: str) -> Sheet:
@@ -35,11 +35,19 @@ def points_sheet(points: Sequence[CostPoint], labels: Mapping[str, str], title: 
         *_quantity("latency", "latency", "s", lambda p: p.latency, keep=3, outcome=True),
         *_quantity(_beside(points), "relative_latency", "x", lambda p: p.latency_ratio),
         *_quantity("peak memory", "peak_memory", "B", lambda p: p.memory, keep=5),
+        *([_DENSITY] if any(p.density.n for p in points) else []),
         Field(columns.PROCESSES.kept(6), lambda p: str(_processes(p)), _processes_data),
     )
     ordered = sorted(points, key=lambda p: p.length)  # within a length as they come
     notes = unsure_notes(i for p in ordered for i in (p.latency, p.latency_ratio, p.memory))
     return Sheet(title, columns_of(fields), lines_of(fields, ordered), notes=tuple(notes))
+
+
+_DENSITY: Field[CostPoint] = Field(
+    columns.DENSITY,
+    lambda p: share(p.density.value),
+    lambda p: interval_data("density", p.density),
+)
 
 
 def _beside(points: Sequence[CostPoint]) -> str:

@@ -125,7 +125,7 @@ class Sheet:
 
 
 ASCENDING = frozenset(
-    {"rank", "rank_low", "rank_high", "cost", "relative_cost", "dominated", "pays_from"}
+    {"rank", "rank_low", "rank_high", "cost", "relative_cost", "dominated", "pays_from", "density"}
 )
 """Numbers of which less is better"""
 

@@ -13,12 +13,13 @@ from cab.scoring.boards import families
 from cab.scoring.intervals import UNKNOWN, Interval
 from cab.scoring.overall import OverallStanding, overall
 from cab.scoring.quality import QualityBoard, Ranked, Standing
+from cab.scoring.read_shares import mean_densities
 from cab.scoring.results import Results
 from cab.sheets import columns
 from cab.sheets.choice import ALL, Shown
 from cab.sheets.notes import HIDDEN, board_notes, failure_notes, stale_notes
 from cab.sheets.sheet import Column, Field, Sheet, Value, columns_of, interval_data, lines_of
-from cab.sheets.words import NOTHING, bounds, number, percent, signed
+from cab.sheets.words import NOTHING, bounds, number, percent, share, signed
 from cab.track import Setting, Track
 
 OVERALL = "overall"
@@ -34,7 +35,8 @@ def board_sheet(results: Results, board: QualityBoard, track: Track, shown: Show
     notes += stale_notes(results, track, aside=board.probes)
     if len(standings) < len(board.standings):
         notes.append(HIDDEN)
-    return standings_sheet(standings, board.tasks, track.title, {**track.about}, notes)
+    density = mean_densities(results, track, board.tasks)
+    return standings_sheet(standings, board.tasks, track.title, {**track.about}, notes, density)
 
 
 def standings_sheet(
@@ -43,9 +45,18 @@ def standings_sheet(
     title: str,
     about: dict[str, Value] | None = None,
     notes: Sequence[str] = (),
+    density: Mapping[str, float] | None = None,
 ) -> Sheet:
     """Rank, entry, grade, index with its intervals, and the score by task; how many tasks an entry
-    has where one lacks some.
+    has where one lacks some, and what share of the pairs is read where one says so.
+
+    Args:
+        standings: in their order.
+        tasks: a column each.
+        title: of the sheet.
+        about: what all lines share.
+        notes: what a reader must know.
+        density: by entry, of those that say it (`cab.scoring.read_shares`).
     """
     partial, known = any(s.missing for s in standings), families()
     fields: list[Field[Standing]] = [
@@ -55,7 +66,8 @@ def standings_sheet(
             lambda s: {"family": known.get(s.attention)},
         ),
         GRADE, *([_has(len(tasks), "tasks")] if partial else []), *INDEX,
-        replace(BEATS, column=None), SEEDS, MISSING, *score_fields(tasks, _tasks),
+        replace(BEATS, column=None), SEEDS, MISSING, *_density(standings, density or {}),
+        *score_fields(tasks, _tasks),
     ]  # fmt: skip
     return Sheet(title, columns_of(fields), lines_of(fields, standings), about or {}, tuple(notes))
 
@@ -136,6 +148,20 @@ def score_fields(
         )
 
     return [one(name) for name in names]
+
+
+def _density(standings: Sequence[Standing], of: Mapping[str, float]) -> list[Field[Standing]]:
+    """Nothing where no entry says what it reads."""
+    if not any(s.entry in of for s in standings):
+        return []
+    column = replace(columns.DENSITY, key="")  # words: pages give the numbers of this table a sign
+    return [
+        Field(
+            column,
+            lambda s: share(of.get(s.entry, math.nan)),
+            lambda s: {"density": number(of.get(s.entry, math.nan))},
+        )
+    ]
 
 
 def _tasks(s: Standing) -> Mapping[str, float]:

@@ -85,6 +85,11 @@ def times(ratio: float) -> str:
     return f"{ratio:.2f}x" if math.isfinite(ratio) else NOTHING
 
 
+def share(part: float) -> str:
+    """``0.306`` of one, or a dash for what is not a number."""
+    return significant(part) if math.isfinite(part) else NOTHING
+
+
 def percent(share: float) -> str:
     """``63 %``."""
     return f"{100 * share:.0f} %"

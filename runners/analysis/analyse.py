@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
 from cab import Attention, Task, seeds
+from cab.analysis import Analysis
+from cab.cost_metrics import DENSITY
 from runners.analysis.calls import recorded
-from runners.analysis.maps import mean_statistics
+from runners.analysis.evidence import CONTRASTED, PLAIN, evidence_scores
+from runners.analysis.maps import mapped, mean_statistics
 from runners.analysis.perturbation import loss_rises
+from runners.analysis.reads import validation_density
 from runners.training import autocast, to_device
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """One number about a trained model; it ranks nobody."""
-
-    name: str
-    unit: str
-    higher_is_better: bool
-
 
 ANALYSES = (
     Analysis("attention_entropy", "nat", False),
@@ -31,17 +23,20 @@ ANALYSES = (
     Analysis("loss_rise_adversarial_0.5", "loss", False),
     Analysis("loss_rise_random_0.1", "loss", False),
     Analysis("loss_rise_random_0.5", "loss", False),
+    Analysis(PLAIN, "1", True),
+    Analysis(CONTRASTED, "1", True),
+    Analysis(DENSITY, "1", False),
 )
 
 
 def analyse(
-    task: Task, model: nn.Module, candidates: list[Attention], device: str
+    task: Task, model: nn.Module, candidates: list[Attention], device: str, seed: int = 0
 ) -> dict[str, float]:
     """What can be said of the candidate's slots in a trained model, by name.
 
-    Everything is of one batch as training draws them, in eval mode, so without dropout. It is made
-    of training data (of problems never seen, where the data are generated): it describes the
-    model, and is not a score.
+    Everything but the density is of one batch as training draws them, in eval mode, so without
+    dropout. It is made of training data (of problems never seen, where the data are generated): it
+    describes the model, and is not a score. The density is of a few validation batches.
     """
     if not candidates:
         return {}
@@ -59,6 +54,11 @@ def analyse(
         with torch.no_grad(), recorded(candidates) as calls:
             loss()
         with autocast(place, task.recipe):
-            found = dict(mean_statistics(calls))
+            maps = mapped(calls)
+            found = dict(mean_statistics(maps))
+            evidence = task.evidence(batch)
+            if evidence is not None:
+                found |= evidence_scores(maps, evidence)
         found |= loss_rises(loss, candidates)
-    return found
+    density = validation_density(task, model, candidates, seed)
+    return found if density is None else found | {DENSITY: density}

@@ -7,7 +7,7 @@ vectors as values show its columns, whatever the mechanism is made of: no cooper
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -71,11 +71,14 @@ def map_statistics(call: Call, found: Tensor) -> dict[str, float]:
     return statistics
 
 
-def mean_statistics(calls: list[Call]) -> Mapping[str, float]:
+def mapped(calls: Sequence[Call]) -> list[tuple[Call, Tensor]]:
+    """The calls of slots that have a map, each with it."""
+    return [(call, found) for call in calls if (found := attention_map(call)) is not None]
+
+
+def mean_statistics(maps: Sequence[tuple[Call, Tensor]]) -> Mapping[str, float]:
     """Of all slots that have a map; a statistic that only some of them have is left out."""
-    each = [
-        map_statistics(call, found) for call in calls if (found := attention_map(call)) is not None
-    ]
+    each = [map_statistics(call, found) for call, found in maps]
     if not each:
         return {}
     shared = [name for name in each[0] if all(name in one for one in each)]

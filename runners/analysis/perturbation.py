@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cab import Attention, seeds
-from runners.analysis.calls import changed_queries
+from runners.analysis.calls import Change, changed_queries
 
 SIZES = (0.1, 0.5)
 """eps: sizes of the disturbance over that of the query"""
@@ -28,22 +28,29 @@ def loss_rises(loss: Callable[[], Tensor], modules: Sequence[Attention]) -> dict
         modules: the slots whose queries are disturbed, all together.
     """
     with torch.enable_grad():
-        clean, gradients = _gradients(loss, modules)
+        value, gradients = query_gradients(loss, modules)
+    clean = value.item()
     generator = seeds.generator(0, "analysis", "disturbance")
     noise = {name: torch.randn(g.shape, generator=generator).to(g) for name, g in gradients.items()}
     rises = {}
     with torch.no_grad():
         for kind, directions in (("adversarial", gradients), ("random", noise)):
             for size in SIZES:
-                with changed_queries(modules, _disturbance(directions, size)):
+                with changed_queries(modules, disturbance(directions, size)):
                     rises[f"loss_rise_{kind}_{size:g}"] = loss().item() - clean
     return rises
 
 
-def _gradients(
-    loss: Callable[[], Tensor], modules: Sequence[Attention]
-) -> tuple[float, dict[int, Tensor]]:
-    """The loss, and its gradient by the queries of each module's first call."""
+def query_gradients(
+    loss: Callable[[], Tensor], modules: Sequence[Attention], keep: bool = False
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """The loss, and by the id of each module its gradient by the module's queries.
+
+    Args:
+        loss: computes it.
+        modules: the slots.
+        keep: whether the loss can still be differentiated afterwards.
+    """
     leaves: dict[int, Tensor] = {}
 
     def tap(module: Attention, q: Tensor, k: Tensor, v: Tensor, context: object) -> Tensor:
@@ -57,21 +64,21 @@ def _gradients(
     names, taps = list(leaves), list(leaves.values())
     found: tuple[Tensor | None, ...] = (None,) * len(taps)
     if value.requires_grad:  # not so where no slot reads its queries and nothing is trained
-        found = torch.autograd.grad(value, taps, allow_unused=True)
+        found = torch.autograd.grad(value, taps, retain_graph=keep, allow_unused=True)
     gradients = {
         name: torch.zeros_like(tap) if gradient is None else gradient
         for name, tap, gradient in zip(names, taps, found, strict=True)
     }
-    return value.item(), gradients
+    return value, gradients
 
 
-def _disturbance(
-    directions: dict[int, Tensor], size: float
-) -> Callable[[Attention, Tensor, Tensor, Tensor, object], Tensor]:
+def disturbance(directions: dict[int, Tensor], size: float) -> Change:
+    """q_i to q_i + size |q_i| r_i, r_i along the direction of its module."""
+
     def change(module: Attention, q: Tensor, k: Tensor, v: Tensor, context: object) -> Tensor:
-        direction = directions[id(module)]
-        if direction.shape != q.shape:  # a later call of another length is left alone
-            return q
+        direction = directions.get(id(module))
+        if direction is None or direction.shape != q.shape:
+            return q  # a later call of another length is left alone
         unit = direction / direction.norm(dim=-1, keepdim=True).clamp(min=1e-20)
         return q + size * q.norm(dim=-1, keepdim=True) * unit
 

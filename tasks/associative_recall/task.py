@@ -24,6 +24,7 @@ from cab import (
     register_task,
     seeds,
 )
+from cab.analysis import Evidence
 from cab.task_contract import Split
 from tasks.artifacts import charts
 from tasks.associative_recall.problem import (
@@ -36,7 +37,12 @@ from tasks.associative_recall.problem import (
 from tasks.backbones.multihead import MultiHeadAttention
 from tasks.backbones.recall import SourceRecall, StreamRecall
 from tasks.evaluation import beside, share
-from tasks.problems.recall import logits_everywhere, look_up
+from tasks.problems.recall import (
+    logits_everywhere,
+    look_up,
+    source_evidence,
+    stream_evidence,
+)
 
 
 @dataclass(frozen=True)
@@ -237,6 +243,12 @@ class AssociativeRecall(GeneratedTask):
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean cross-entropy of the values asked for."""
         return F.cross_entropy(_logits(model, batch).flatten(0, 1), batch["targets"].flatten())
+
+    def evidence(self, batch: Batch) -> Evidence:
+        """The value of the key that is asked for; in cross attention its pair."""
+        if self.pattern.cross:
+            return source_evidence(batch["keys"], batch["asked"])
+        return stream_evidence(batch["tokens"], batch["read"])
 
     def causal_inputs(self) -> tuple[str, ...]:
         """See `cab.Task.causal_inputs`."""

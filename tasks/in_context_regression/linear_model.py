@@ -93,22 +93,3 @@ def predict(model: nn.Module, kind: str, prompts: Prompts) -> Tensor:
     batch = {"x": prompts.x, "y": prompts.y, "queries": prompts.queries}
     asked = (beside(model, part) for part in parts(batch, PROMPTS_AT_ONCE))
     return torch.cat([model(kind, part).float().cpu() for part in asked])
-
-
-def describe_heads(layer: OneLayer, dim: int) -> str:
-    """A line per head: the x block of W_q^T W_k / sqrt(D), and the way of y through W_v and W_o.
-
-    Trained softmax attention is expected to show blocks near omega I, of both signs, and ways mu
-    that add up to zero (He et al. 2025).
-    """
-    lines = ["head     omega  off-diagonal        mu"]
-    sizes = layer.query.weight.shape[0] // layer.heads
-    q, k, v = (m.weight.split(sizes) for m in (layer.query, layer.key, layer.value))
-    o = layer.output.weight.split(sizes, 1)
-    for head in range(layer.heads):
-        block = (q[head].T @ k[head])[:dim, :dim] / sizes**0.5
-        omega = block.diagonal().mean().item()
-        rest = (block - omega * torch.eye(dim, device=block.device)).square().mean().sqrt().item()
-        mu = (o[head] @ v[head])[0, dim].item()
-        lines.append(f"{head:4d}  {omega:8.3f}  {rest:12.3f}  {mu:8.3f}")
-    return "\n".join(lines) + "\n"

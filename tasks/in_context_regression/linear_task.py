@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -24,17 +25,18 @@ from cab import (
     register_task,
     seeds,
 )
+from cab.analysis import Analysis
 from cab.task_contract import Split
 from tasks.artifacts import charts, pictures
 from tasks.in_context_regression.linear_conditions import Condition, closed_forms, conditions
 from tasks.in_context_regression.linear_model import (
     LayerPerKind,
     OneLayer,
-    describe_heads,
     predict,
 )
 from tasks.in_context_regression.linear_predictors import excess_risk
 from tasks.in_context_regression.linear_prompts import Prompts
+from tasks.in_context_regression.linear_structure import describe_heads, structure
 
 
 @dataclass(frozen=True)
@@ -340,12 +342,19 @@ class InContextLinearRegression(GeneratedTask):
             y="excess risk",
             doubling=True,
         )
-        assert isinstance(model, LayerPerKind)
-        layer = model.layers[usual.kind]
-        assert isinstance(layer, OneLayer)
         summary = pictures.text(
             "heads",
             "Projections of the heads: how they compare inputs, and what they do with targets.",
-            describe_heads(layer, self.setting.dim),
+            describe_heads(self._usual_layer(model), self.setting.dim),
         )
         return [chart, summary]
+
+    def analyses(self, model: nn.Module) -> Mapping[Analysis, float]:
+        """What the heads of the layer for isotropic prompts have become: see `structure`."""
+        return structure(self._usual_layer(model), self.setting.dim)
+
+    def _usual_layer(self, model: nn.Module) -> OneLayer:
+        assert isinstance(model, LayerPerKind)
+        layer = model.layers[self.conditions[""].kind]
+        assert isinstance(layer, OneLayer)
+        return layer

@@ -24,6 +24,7 @@ from cab import (
     register_task,
     seeds,
 )
+from cab.analysis import Evidence
 from cab.task_contract import Split
 from tasks.artifacts import charts
 from tasks.backbones.recall import StreamRecall
@@ -34,7 +35,7 @@ from tasks.passkey.effective_length import (
     effective_length_interval,
 )
 from tasks.passkey.problem import Haystack, draw_places, draw_places_at, draw_streams
-from tasks.problems.recall import logits_everywhere, look_up
+from tasks.problems.recall import logits_everywhere, look_up, stream_evidence
 
 QUESTIONS = 4
 """At the end of a stream in training; one is asked in evaluation"""
@@ -250,6 +251,10 @@ class Passkey(GeneratedTask):
         """Mean cross-entropy of the value asked for."""
         logits = model(batch["tokens"], batch["read"])
         return F.cross_entropy(logits.flatten(0, 1), batch["targets"].flatten())
+
+    def evidence(self, batch: Batch) -> Evidence:
+        """The value of the needle that is asked for."""
+        return stream_evidence(batch["tokens"], batch["read"])
 
     def causal_inputs(self) -> tuple[str, ...]:
         """See `cab.Task.causal_inputs`."""

@@ -100,3 +100,30 @@ def test_low_precision():
     out = module("prob-sparse", "NS")(q, k, v)
     assert out.dtype == torch.bfloat16
     assert out.isfinite().all()
+
+
+def test_density_is_the_rows_of_softmax_and_a_mean_for_each_other_query():
+    q, k = draw(*[(2, 3, 50, 5)] * 2)
+    mask = torch.arange(50) < torch.tensor([50, 20])[:, None]
+    attention = module("prob-sparse", "NS", factor=2)
+    found = attention.density(q, k, cab.AttentionContext(query_mask=mask, key_mask=mask))
+    for row, n in enumerate((50, 20)):
+        u = counted(n, 2)
+        assert found[row].tolist() == pytest.approx([(u * n + (n - u)) / n**2] * 3)
+    mask[1] = False
+    found = attention.density(q, k, cab.AttentionContext(query_mask=mask, key_mask=mask))
+    assert found[1].isnan().all()
+
+
+@pytest.mark.parametrize("density", [0.1, 0.25, 1.0])
+def test_as_many_queries_get_softmax_as_the_option_density_says(density):
+    q, k, v = qkv(60, 60)
+    attention = module("prob-sparse", "NS", density=density)
+    out = attention(q, k, v)
+    assert error(out, attention.reference(q, k, v)) <= 1e-12
+    softmax = module("softmax", "NS")(q, k, v)
+    rows = ((out - softmax).abs().amax(-1) < 1e-12).sum(-1)
+    assert (rows == round(density * 60)).all()
+    assert (attention.density(q, k) - density).abs().max() <= 1 / 60
+    with pytest.raises(ValueError, match="at most 1"):
+        cab.attention("prob-sparse", pattern="NS", heads=1, head_dim=4, density=1.5)

@@ -5,7 +5,12 @@ import torch
 
 import cab
 from attentions.shared.block_importance import IMPORTANCE, Blocks
-from attentions.shared.pyramids import PyramidRules, coarsest_similar_level, levels_by_rank
+from attentions.shared.pyramids import (
+    PyramidRules,
+    coarsest_similar_level,
+    levels_by_rank,
+    shares_of_density,
+)
 from cab import AttentionContext
 from tests.attentions.cases import draw, error, gradients, module, qkv
 
@@ -201,8 +206,33 @@ def test_fewer_queries_than_keys_are_refused():
         ({"block": 12}, "multiple of 8"),
         ({"query_block": 12}, "must divide"),
         ({"share_1": 0.9, "share_8": 0.2}, "add up"),
+        ({"density": 0.3, "selection": "threshold"}, "of topk"),
+        ({"density": 0.3} | ALL | {"share_1": 0.0}, "no shares of density"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         build("NS", **options)
+
+
+@pytest.mark.parametrize("density", [0.05, 0.3, 0.408, 0.5, 0.9, 1.0])
+def test_shares_are_scaled_to_a_density(density):
+    own = (0.15, 0.15, 0.2, 0.25)
+    shares = shares_of_density(own, density)
+    read = sum(x / level for x, level in zip(shares, (1, 2, 4, 8), strict=True))
+    assert read == pytest.approx(density)
+    assert sum(shares) <= 1 + 1e-9
+    assert min(shares) >= 0
+    # All but the first keep their proportions.
+    assert shares[1] * own[3] == pytest.approx(shares[3] * own[1])
+    if sum(shares) < 1 - 1e-9:
+        assert shares[0] * own[3] == pytest.approx(shares[3] * own[0])
+
+
+@pytest.mark.parametrize("density", [0.2, 0.5, 0.8])
+def test_the_option_density_is_what_is_read(density):
+    q, k, v = qkv(320, 320)
+    attention = build("NC", density=density)
+    assert error(attention(q, k, v), attention.reference(q, k, v)) <= 1e-12
+    assert attention.density(q, k).mean().item() == pytest.approx(density, abs=0.04)
+    assert build("NC", density=0.0).rules == build("NC").rules

@@ -7,6 +7,8 @@ from attentions.shared.exact import exact_softmax_attention
 from attentions.shared.window_tiles import Summaries
 from attentions.shared.windows import windowed_softmax_attention
 from benchmarks.attentions.plain import local as plain
+from cab import AttentionContext
+from cab.density import ReadsShare
 from tests.attentions.cases import draw, error, gradients, module, qkv
 
 
@@ -110,3 +112,26 @@ def test_local_equals_the_plain_form(pattern, length):
     q, k, v = qkv(length, length)
     attention = module("local", pattern)
     assert error(attention(q, k, v), plain.attend(attention, q, k, v)) <= 1e-9
+
+
+@pytest.mark.parametrize(
+    ("pattern", "window", "last"),
+    [(p, w, 47) for p in ("NS", "CS") for w in (1, 5, 100)] + [("CS", 5, 9)],
+)
+def test_local_says_what_lies_in_its_window(pattern, window, last):
+    q, k, _ = qkv(47, 47)
+    attention = module("local", pattern, window=window)
+    assert isinstance(attention, ReadsShare)
+    names = torch.eye(47).double().expand(2, 3, -1, -1)
+    mask = torch.rand(2, 47, generator=torch.Generator().manual_seed(1)) > 0.4
+    context = AttentionContext(query_mask=mask[:, -last:], key_mask=mask)
+    reads = attention(q[:, :, -last:], k, names, context)[:, 0] > 0
+    pairs = mask[:, -last:, None] & mask[:, None]
+    visible = pairs.tril(47 - last) if pattern == "CS" else pairs
+    want = (reads & pairs).sum((1, 2)) / visible.sum((1, 2)).double()
+    found = attention.density(q[:, :, -last:], k, context)
+    assert torch.allclose(found, want[:, None].expand(2, 3))
+    if last == 47:
+        whole = (attention(q, k, names)[0, 0] > 0).sum().item()
+        every = 47 * 48 / 2 if pattern == "CS" else 47 * 47
+        assert attention.density(q, k).mean().item() == pytest.approx(whole / every)

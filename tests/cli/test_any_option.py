@@ -22,7 +22,7 @@ NO_NUMBER = ("", " ", "many", "nan", "1e999", "-inf", "-1", "１", "9" * 30, "9"
 TOO_LONG = ("", "~nobody-of-that-name/x", "x" * 300, "x/" * 2500)
 NO_WORD = ("", " ", "x" * 5000)
 
-SAID_BY = {"INTEGER": NO_NUMBER, "SECONDS": NO_NUMBER, "PATH": TOO_LONG}
+SAID_BY = {"INTEGER": NO_NUMBER, "NUMBER": NO_NUMBER, "SECONDS": NO_NUMBER, "PATH": TOO_LONG}
 
 
 def options():

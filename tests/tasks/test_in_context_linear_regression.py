@@ -14,13 +14,22 @@ from attentions.softmax import SoftmaxAttention
 from cab import Attention, Pattern, Scale, Slots
 from cab.errors import UsageError
 from runners.training import train
-from tasks.in_context_regression.linear_model import LayerPerKind, OneLayer, describe_heads, predict
+from tasks.in_context_regression.linear_model import LayerPerKind, OneLayer, predict
 from tasks.in_context_regression.linear_predictors import (
     best_debiased_step,
     debiased_gradient_step,
     excess_risk,
 )
 from tasks.in_context_regression.linear_prompts import draw_prompts
+from tasks.in_context_regression.linear_structure import (
+    KQ_DIAGONAL,
+    OV_IMBALANCE,
+    OV_LAST_ENTRY,
+    SIGN_AGREEMENT,
+    circuits,
+    describe_heads,
+    structure,
+)
 from tasks.in_context_regression.linear_task import InContextLinearRegression
 
 PATTERNS = InContextLinearRegression.info.patterns
@@ -104,6 +113,63 @@ def test_the_table_of_heads_shows_omega_and_mu() -> None:
         [0, pytest.approx(0.1, abs=1e-3), 0, pytest.approx(5 * step, abs=1e-3)],
         [1, pytest.approx(-0.1, abs=1e-3), 0, pytest.approx(-5 * step, abs=1e-3)],
     ]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_two_heads_of_a_debiased_step_have_all_of_its_structure(pattern: Pattern) -> None:
+    found = structure(two_heads(pattern, 0.1, 1.0), DIM)
+    assert found[KQ_DIAGONAL] == pytest.approx(1)
+    assert found[OV_LAST_ENTRY] == pytest.approx(1)
+    assert found[OV_IMBALANCE] == pytest.approx(0, abs=1e-6)
+    assert found[SIGN_AGREEMENT] == pytest.approx(1)
+
+
+def test_every_departure_from_the_structure_shows_in_its_own_number() -> None:
+    layer = two_heads(Pattern.NONCAUSAL_CROSS, 0.1, 1.0)
+    weights = layer.query.weight, layer.value.weight, layer.output.weight
+    with torch.no_grad():
+        weights[0][0, 0] *= (
+            3  # of the first head's five diagonal entries, one is three times as large
+        )
+        weights[1][0, 0] = 2  # and it reads an input twice as much as the target
+        weights[2][0, 8] *= -3  # the second head has the first one's sign, and three times its size
+    found = structure(layer, DIM)
+    # Mean of 3, 1, 1, 1, 1 is 7/5, and that of the other head 1: of squares 13 and 5.
+    assert found[KQ_DIAGONAL] == pytest.approx((5 * (7 / 5) ** 2 + 5) / (13 + 5))
+    assert found[OV_LAST_ENTRY] == pytest.approx((1 + 9) / (1 + 4 + 9))
+    assert found[OV_IMBALANCE] == pytest.approx(1)
+    assert found[SIGN_AGREEMENT] == pytest.approx((7 / 5 - 3) / (7 / 5 + 3))
+
+
+def test_circuits_are_what_the_layer_computes_with() -> None:
+    torch.manual_seed(3)
+    slots = Slots(Pattern.NONCAUSAL_CROSS, SoftmaxAttention, SoftmaxAttention)
+    layer = OneLayer(slots, slots.pattern, dim=3, tasks=2, heads=4, head_dim=6, max_length=9)
+    kq, ov = circuits(layer, 3)
+    prompts = draw_prompts(2, 7, 1, generator(), dim=3, noise=NOISE, tasks=2)
+    pairs = torch.cat([prompts.x, prompts.y], -1)
+    weights = torch.einsum("bqi,hij,bkj->bhqk", prompts.queries, kq, pairs).softmax(-1)
+    expected = torch.einsum("bhqk,hoj,bkj->bqo", weights, ov, pairs)
+    batch = {"x": prompts.x, "y": prompts.y, "queries": prompts.queries}
+    torch.testing.assert_close(layer(batch), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_heads_that_do_nothing_have_no_structure() -> None:
+    layer = two_heads(Pattern.NONCAUSAL_CROSS, 0.1, 1.0)
+    with torch.no_grad():
+        layer.output.weight.zero_()
+    found = structure(layer, DIM)
+    assert found[KQ_DIAGONAL] == pytest.approx(1)
+    assert all(found[one] != found[one] for one in (OV_LAST_ENTRY, OV_IMBALANCE, SIGN_AGREEMENT))
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_the_task_analyses_the_layer_of_the_headline(pattern: Pattern) -> None:
+    task = InContextLinearRegression(pattern, Scale.TINY)
+    model, _ = model_of(task, SoftmaxAttention)
+    layer = model.layers["isotropic"]
+    assert isinstance(layer, OneLayer)
+    assert task.analyses(model) == structure(layer, task.setting.dim)
 
 
 def test_a_stream_ends_with_one_query() -> None:
