@@ -15,6 +15,7 @@ from cab.candidate import Candidate, candidate_of, choose_candidates
 from cab.chosen_task import ChosenTask, choose_tasks
 from cab.controls import BASELINE, CONTROLS, MEASURES, QUALITY
 from cab.errors import UsageError
+from cab.hybrids.formula import parse
 from cab.info import Scale
 from cab.patterns import Pattern
 from cab.plan_hashes import PlanHashes
@@ -30,6 +31,8 @@ class Request:
     """Ids, ``file.py:Class``, ``module:Class``, or ``all``"""
     patterns: Sequence[str]
     """Names, abbreviations, or ``all``"""
+    hybrids: Sequence[str] = ()
+    """Formulas, as in ``lla:1,linear-elu:3``"""
     tasks: Sequence[str] = ()
     """Ids; empty: every task that has slots of the pattern"""
     scale: str = "small"
@@ -80,9 +83,10 @@ def resolve_request(request: Request) -> Lineup:
             raise UsageError(f"unknown measure {measure!r}; choose from {', '.join(MEASURES)}")
     patterns = chosen_patterns(request.patterns)
     hashes = PlanHashes()
-    candidates, notes = choose_candidates(
-        request.attentions, request.options, request.preset, hashes
-    )
+    for formula in request.hybrids:
+        parse(formula)
+    names = [*request.attentions, *request.hybrids]
+    candidates, notes = choose_candidates(names, request.options, request.preset, hashes)
     tasks: list[ChosenTask] = []
     if QUALITY in request.measures or request.tasks or request.data_dir is not None:
         tasks = choose_tasks(request.tasks, scale, request.data_dir, hashes)

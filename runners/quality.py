@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from cab import Pattern, Scale, Task, seeds
+from cab import Attention, Pattern, Scale, Task, seeds
 from cab.artifact import Artifact
 from cab.cell import Cell
+from cab.hybrids.formula import is_formula, parse
+from cab.hybrids.placement import SLOTS_OF, slots_of_parts
 from cab.registries import ATTENTIONS, TASKS
 from cab.schema import Row
 from runners.analysis.analyse import ANALYSES, analyse
@@ -62,6 +64,7 @@ def run_quality(cell: Cell, report: Report) -> None:
     rows += _score_rows(task, template, validation, "validation")
     rows += _reference_rows(task, template, experiment.references())
     rows += _analysis_rows(template, analyse(task, model, candidates, cell.device))
+    rows += _part_rows(cell, template, candidates)
     rows += _training_rows(template, trained)
     rows.append(witness_row(template, witnessing.witness()))
     report(done=1.0, rows=rows, artifacts=_artifacts(task, model, cell.seed))
@@ -81,6 +84,24 @@ def experiment_of(cell: Cell) -> Experiment:
     task: Task = task_class(pattern, Scale(cell.scale), data_dir)
     softmax = ATTENTIONS.class_at(cell.softmax_target)
     return Experiment(task, pattern, candidate, softmax, cell.options, cell.seed, cell.device)
+
+
+def _part_rows(cell: Cell, template: Row, candidates: Sequence[Attention]) -> list[Row]:
+    """How many slots of the model each part of a hybrid has; none of what is no hybrid."""
+    if not is_formula(cell.attention):
+        return []
+    counts = slots_of_parts(parse(cell.attention), [m.spec.layer_index for m in candidates])
+    return [
+        measured(
+            template,
+            phase="analysis",
+            metric=f"{SLOTS_OF}{label}",
+            value=float(number),
+            unit="1",
+            higher_is_better=False,
+        )
+        for label, number in counts.items()
+    ]
 
 
 def _training_rows(template: Row, trained: Trained) -> list[Row]:
