@@ -13,8 +13,7 @@ from cab.options import require_within_reason, resolve_options
 from cab.patterns import Pattern
 
 if TYPE_CHECKING:
-    from cab.hybrids.registry import AttentionRegistry
-    from cab.registry import Entry
+    from cab.registry import Entry, Registry
 
 _GRADES = tuple(Grade)
 """From the closest to the furthest"""
@@ -42,7 +41,7 @@ class Member:
         return Part(self.entry.target, self.layers, self.options)
 
 
-def members_of(formula: str, registry: AttentionRegistry) -> tuple[Member, ...]:
+def members_of(formula: str, registry: Registry[AttentionInfo]) -> tuple[Member, ...]:
     """The parts of a formula, of ids or of targets, in its one spelling.
 
     Raises:
@@ -136,7 +135,7 @@ def hybrid_target(members: Sequence[Member]) -> str:
     return target
 
 
-def _member(part: Part, registry: AttentionRegistry) -> Member:
+def _member(part: Part, registry: Registry[AttentionInfo]) -> Member:
     entry = registry.resolve(part.name)
     options = resolve_options(entry.info, part.options)
     require_within_reason(entry.info, options)

@@ -4,16 +4,20 @@ other shares than the name says.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from cab.hybrids.placement import SLOTS_OF, in_words
 from cab.scoring.results import Results
 from cab.track import Track
 
 
-def hybrid_notes(results: Results, track: Track) -> list[str]:
-    """``lla:1,linear-elu:3: 1 lla, 1 linear-elu in the slots of language-modeling, tts``."""
+def hybrid_notes(results: Results, track: Track, tasks: Collection[str]) -> list[str]:
+    """``lla:1,linear-elu:3: 1 lla, 1 linear-elu in the slots of language-modeling, tts``, of those
+    of some tasks.
+    """
     rows = results.select(track, kind="quality", phase="analysis")
     metrics = rows["metric"].astype(object)
-    rows = rows[metrics.str.startswith(SLOTS_OF)]
+    rows = rows[metrics.str.startswith(SLOTS_OF) & rows["task"].isin(list(tasks))]
     places: dict[tuple[str, str], list[str]] = {}
     for (entry, task), own in rows.groupby(["entry", "task"], observed=True):
         # Every seed has the same; the parts come in the order of the name.
@@ -23,6 +27,6 @@ def hybrid_notes(results: Results, track: Track) -> list[str]:
         }
         places.setdefault((str(entry), in_words(counts)), []).append(str(task))
     return [
-        f"{entry}: {words} in the slots of {', '.join(tasks)}"
-        for (entry, words), tasks in places.items()
+        f"{entry}: {words} in the slots of {', '.join(names)}"
+        for (entry, words), names in places.items()
     ]

@@ -31,7 +31,11 @@ Item = TypeVar("Item")
 def board_sheet(results: Results, board: QualityBoard, track: Track, shown: Shown = ALL) -> Sheet:
     """The leaderboard of one track."""
     standings = [s for s in board.standings if shown.keeps(s.attention, s.grade, s.label)]
-    notes = [*board_notes(board), *hybrid_notes(results, track), *failure_notes(results, track)]
+    notes = [
+        *board_notes(board),
+        *hybrid_notes(results, track, board.tasks),
+        *failure_notes(results, track),
+    ]
     notes += stale_notes(results, track, aside=board.probes)
     if len(standings) < len(board.standings):
         notes.append(HIDDEN)
