@@ -20,9 +20,12 @@ from cab.info import TaskInfo
 from cab.plan_cache import PlanCache
 
 TRAINING_METHODS = frozenset(
-    {"forward", "auxiliary_loss", "switches", "calibrates", "parameter_groups", "state_size"}
-)
-"""What training and testing a model use of `cab.Attention`"""
+    {
+        "forward", "auxiliary_loss", "switches", "calibrates", "parameter_groups", "state_size",
+        "wire",
+    }
+)  # fmt: skip
+"""What training and testing a model use of `cab.Attention`, and of `runners.wiring.Wired`"""
 
 MEASURING_METHODS = TRAINING_METHODS | {
     "reference", "prefill", "step", "decodes", "step_takes_context", "flops",

@@ -26,6 +26,7 @@ from runners.replicas import joined
 from runners.report import Report
 from runners.rows import measured, row_template
 from runners.training import Trained
+from runners.wiring import WiredExperiment
 from runners.witness.recording import Witnessing, witness_row
 
 
@@ -83,7 +84,7 @@ def experiment_of(cell: Cell) -> Experiment:
     data_dir = Path(cell.data_dir) if cell.data_dir else None
     task: Task = task_class(pattern, Scale(cell.scale), data_dir)
     softmax = ATTENTIONS.class_at(cell.softmax_target)
-    return Experiment(task, pattern, candidate, softmax, cell.options, cell.seed, cell.device)
+    return WiredExperiment(task, pattern, candidate, softmax, cell.options, cell.seed, cell.device)
 
 
 def _part_rows(cell: Cell, template: Row, candidates: Sequence[Attention]) -> list[Row]:

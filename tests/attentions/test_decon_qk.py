@@ -1,0 +1,229 @@
+"""Queries and keys of embeddings, and of random embeddings: what they are in a model."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from attentions.decon_rnd_qk import DeconRndQK
+from attentions.decon_static_qk import DeconStaticQK
+from attentions.shared.second_stream import random_embeddings
+from attentions.softmax import SoftmaxAttention
+from cab import Pattern, Scale, Slots
+from cab.code_hash import TRAINING_METHODS, reached
+from cab.registries import ATTENTIONS, TASKS
+from runners.wiring import WiredExperiment
+from tasks.backbones.token_transformer import TokenTransformer
+from tasks.backbones.transformer import CrossAttentionLayer, SelfAttentionLayer
+from tests.attentions.cases import error, module, qkv
+
+CLASSES = [DeconStaticQK, DeconRndQK]
+LENGTH, WIDTH, HEADS = 11, 12, 3
+
+
+def stack(cls, pattern=Pattern.CAUSAL_SELF, layers=3, wired=True):
+    """A wired model of some layers, in float64, and its slots."""
+    torch.manual_seed(0)
+    slots = Slots(pattern, cls, SoftmaxAttention)
+    model = TokenTransformer(
+        slots, pattern, tokens=7, classes=7, length=16, dim=WIDTH, heads=HEADS, layers=layers
+    )
+    for slot_class in dict.fromkeys(map(type, slots.candidates)):
+        if wired and hasattr(slot_class, "wire"):
+            slot_class.wire(model, slots.candidates)
+    return model.double().eval(), slots.candidates
+
+
+def tokens(rows=2, length=LENGTH, seed=0):
+    return torch.randint(7, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+def calls(model, slots, ids):
+    """q, k and v that every slot is called with for the tokens; of a second stream, before."""
+    seen = []
+    handles = [
+        slot.register_forward_pre_hook(lambda _, args: seen.append(args[:3])) for slot in slots
+    ]
+    out = model(ids)
+    for handle in handles:
+        handle.remove()
+    return out, [call for call in seen if len(call[2]) == len(ids)]
+
+
+def split(x):
+    return x.unflatten(-1, (HEADS, -1)).transpose(1, 2)
+
+
+def attend(layer, x, source):
+    """A pre-norm layer whose queries and keys are projections of something else."""
+    held = layer.attention
+    # Calling the projections would meet the hooks.
+    q, k = (F.linear(source, w.weight, w.bias) for w in (held.query, held.key))
+    v = held.value(layer.attention_norm(x))
+    scores = split(q) @ split(k).mT / (WIDTH // HEADS) ** 0.5
+    hidden = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+    mixed = scores.masked_fill(hidden, -torch.inf).softmax(-1) @ split(v)
+    x = x + held.output(mixed.transpose(1, 2).flatten(2))
+    return x + layer.feed_forward(layer.feed_forward_norm(x))
+
+
+def embedded(model, ids):
+    return model.token(ids) + model.position[: ids.shape[1]]
+
+
+@pytest.mark.parametrize("name", ["decon-static-qk", "decon-rnd-qk"])
+@pytest.mark.parametrize("pattern", ["NS", "CS"])
+def test_a_slot_alone_is_softmax_attention_of_what_it_is_handed(name, pattern):
+    q, k, v = qkv()
+    assert error(module(name, pattern)(q, k, v), module("softmax", pattern)(q, k, v)) <= 1e-12
+
+
+def test_static_queries_and_keys_are_of_the_embeddings_in_every_layer():
+    model, _ = stack(DeconStaticQK)
+    ids = tokens()
+    x = embedded(model, ids)
+    source = model.layers[0].attention_norm(x)
+    for layer in model.layers:
+        x = attend(layer, x, source)
+    assert error(model(ids), model.readout(model.norm(x))) <= 1e-12
+
+
+def test_random_queries_and_keys_are_of_embeddings_that_went_through_the_layers():
+    model, _ = stack(DeconRndQK)
+    ids = tokens()
+    x, z = embedded(model, ids), random_embeddings(LENGTH, WIDTH).double()[None]
+    for layer in model.layers:
+        source = layer.attention_norm(z)
+        x = attend(layer, x, source.expand_as(x))
+        z = attend(layer, z, source)
+    assert error(model(ids), model.readout(model.norm(x))) <= 1e-12
+
+
+def test_random_weights_are_the_same_for_every_input():
+    model, slots = stack(DeconRndQK)
+    _, one = calls(model, slots, tokens(2))
+    _, other = calls(model, slots, tokens(3, seed=1))
+    for (q, k, v), (p, j, w) in zip(one, other, strict=True):
+        assert torch.equal(q[0], p[2])
+        assert torch.equal(k[1], j[0])
+        assert not torch.equal(v[0], w[0])
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_no_output_hears_of_later_tokens(cls):
+    model, _ = stack(cls)
+    ids = tokens()
+    other = torch.cat([ids[:, :6], (ids[:, 6:] + 1) % 7], dim=1)
+    assert error(model(other)[:, :6], model(ids)[:, :6]) <= 1e-12
+    assert error(model(ids[:, :6]), model(ids)[:, :6]) <= 1e-12
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_pass_knows_nothing_of_the_one_before(cls):
+    model, _ = stack(cls)
+    first = model(tokens())
+    model(tokens(5, 4, seed=3))
+    assert torch.equal(model(tokens()), first)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_all_that_makes_queries_and_keys_is_trained(cls):
+    model, _ = stack(cls)
+    model.train()(tokens()).square().sum().backward()
+    for layer in model.layers:
+        for projection in (layer.attention.query, layer.attention.value):
+            assert projection.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ["decon-static-qk", "decon-rnd-qk"])
+def test_in_a_hybrid_the_other_layers_are_as_they_were(name):
+    """With random embeddings these attend within them too."""
+    cls = ATTENTIONS.class_at(ATTENTIONS.resolve(f"softmax:1,{name}:1").target)
+    model, _ = stack(cls)
+    ids = tokens()
+    x, z = embedded(model, ids), random_embeddings(LENGTH, WIDTH).double()[None]
+    static = model.layers[0].attention_norm(x)
+    for index, layer in enumerate(model.layers):
+        own, source = layer.attention_norm(x), layer.attention_norm(z)
+        elsewhere = static if "static" in name else source.expand_as(x)
+        x = attend(layer, x, elsewhere if index % 2 else own)
+        z = attend(layer, z, source)
+    assert error(model(ids), model.readout(model.norm(x))) <= 1e-12
+
+
+def test_random_embeddings_of_a_place_do_not_hang_on_the_length():
+    whole = random_embeddings(200, 5)
+    for length in (0, 1, 63, 64, 65, 130):
+        assert torch.equal(random_embeddings(length, 5), whole[:length])
+    assert abs(whole.std() - 1) < 0.1
+
+
+class Decoder(nn.Module):
+    """Layers that read a source."""
+
+    def __init__(self, slots, cross=True):
+        super().__init__()
+        causal = Pattern.CAUSAL_SELF
+        self.layers = nn.ModuleList(
+            CrossAttentionLayer(slots.layer(i, of=2, max_length=16), causal, Pattern.CAUSAL_CROSS,
+                                WIDTH, HEADS)
+            for i in range(2)
+        )  # fmt: skip
+
+
+class Halving(nn.Module):
+    """Every second token goes on to the next layer."""
+
+    def __init__(self, slots):
+        super().__init__()
+        self.layers = nn.ModuleList(
+            SelfAttentionLayer(slots.layer(i, of=2, max_length=16), Pattern.CAUSAL_SELF, WIDTH,
+                               HEADS)
+            for i in range(2)
+        )  # fmt: skip
+
+    def forward(self, x):
+        return self.layers[1](self.layers[0](x)[:, ::2])
+
+
+def test_layers_that_read_a_source_have_no_random_embeddings():
+    slots = Slots(Pattern.CAUSAL_SELF, DeconRndQK, SoftmaxAttention)
+    with pytest.raises(NotImplementedError, match="not CrossAttentionLayer"):
+        DeconRndQK.wire(Decoder(slots), slots.candidates)
+
+
+@pytest.mark.parametrize(
+    ("cls", "says"), [(DeconStaticQK, "one length and width"), (DeconRndQK, "nothing between")]
+)
+def test_layers_of_several_lengths_are_refused(cls, says):
+    slots = Slots(Pattern.CAUSAL_SELF, cls, SoftmaxAttention)
+    model = Halving(slots)
+    cls.wire(model, slots.candidates)
+    with pytest.raises(NotImplementedError, match=says):
+        model(torch.randn(2, 8, WIDTH))
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_backbone_without_projections_is_refused(cls):
+    slots = Slots(Pattern.CAUSAL_SELF, cls, SoftmaxAttention)
+    slot = slots.layer(0, of=1, max_length=16)(Pattern.CAUSAL_SELF, heads=2, head_dim=4)
+    with pytest.raises(NotImplementedError, match="projections query and key"):
+        cls.wire(nn.ModuleList([slot]), slots.candidates)
+
+
+@pytest.mark.parametrize("name", ["decon-static-qk", "decon-rnd-qk"])
+def test_experiments_wire_and_keys_cover_it(name):
+    entry = ATTENTIONS.resolve(name)
+    units = reached(entry.target, TRAINING_METHODS).units
+    assert any(unit == "wire" for *_, unit in units)
+    task = TASKS.load(TASKS.resolve("state-tracking"))(Pattern.CAUSAL_SELF, Scale.TINY, None)
+    built = WiredExperiment(
+        task, Pattern.CAUSAL_SELF, ATTENTIONS.load(entry), SoftmaxAttention, {}, 0, "cpu"
+    )
+    built.build()
+    batch = task.training_batch(torch.Generator().manual_seed(0))
+    wired = task.loss(built.model, batch)
+    for part in built.model.modules():
+        part._forward_pre_hooks.clear()
+        part._forward_hooks.clear()
+    assert wired != task.loss(built.model, batch)
