@@ -12,7 +12,8 @@ The module is softmax attention of the q and k that it is handed, and `wire` see
 takes them from: before each layer of a stack z goes through it, and what the projections make of z
 stands in the place of what they make of the tokens. z begins as standard normal numbers, as the
 embeddings of tokens do, in the place of embeddings and positions together; other mechanisms in the
-stack, in a hybrid, attend within z as they do within tokens. It has no masks.
+stack, in a hybrid, attend within z as they do within tokens. It has no masks. The cost that is
+measured is a slot's; that z goes along as one row more of a batch is not in it.
 
 For this a layer must be a module that needs nothing but its tokens, and hand them to the next as
 they are; a decoder that reads a source is refused, and so is a stack with anything between layers.
@@ -28,7 +29,7 @@ from torch import nn
 from attentions.shared.query_sources import stacks_of
 from attentions.shared.second_stream import SecondStream
 from attentions.softmax import SoftmaxAttention
-from cab import Attention, AttentionInfo, Family, Grade, Pattern, register_attention
+from cab import Attention, AttentionInfo, Family, Grade, Pattern, Task, register_attention
 
 _ABSENT = "the source of a cross slot goes through no layers"
 
@@ -57,7 +58,7 @@ class DeconRndQK(SoftmaxAttention):
     """Softmax attention, with a second stream of random embeddings under its queries and keys."""
 
     @classmethod
-    def wire(cls, model: nn.Module, slots: Sequence[Attention]) -> None:
+    def wire(cls, model: nn.Module, slots: Sequence[Attention], task: Task) -> None:
         """Send random embeddings through every stack that holds one of its slots.
 
         Raises:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from attentions.shared.query_sources import stacks_of
 from attentions.softmax import SoftmaxAttention
-from cab import Attention, AttentionInfo, Family, Grade, Pattern, register_attention
+from cab import Attention, AttentionInfo, Family, Grade, Pattern, Task, register_attention
 
 _ABSENT = "the queries of a first layer's cross slot are no embeddings"
 
@@ -53,7 +53,7 @@ class DeconStaticQK(SoftmaxAttention):
     """Softmax attention, with a model's embeddings under its queries and keys."""
 
     @classmethod
-    def wire(cls, model: nn.Module, slots: Sequence[Attention]) -> None:
+    def wire(cls, model: nn.Module, slots: Sequence[Attention], task: Task) -> None:
         """Let the projections of its slots read what those of the first layer read.
 
         Raises:

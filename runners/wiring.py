@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import nn
 
-from cab import Attention
+from cab import Attention, Task
 from runners.experiment import Experiment
 
 
@@ -18,13 +18,14 @@ class Wired(Protocol):
     """
 
     @classmethod
-    def wire(cls, model: nn.Module, slots: Sequence[Attention]) -> None:
+    def wire(cls, model: nn.Module, slots: Sequence[Attention], task: Task) -> None:
         """Called once after a model was built.
 
         Args:
             model: on its device.
             slots: all that hold the candidate, in the order in which they were built: with a
                 hybrid of other classes too.
+            task: that the model was built for.
 
         Raises:
             NotImplementedError: it cannot stand in this model.
@@ -45,4 +46,4 @@ class WiredExperiment(Experiment):
         slots = self.slots.candidates
         for cls in dict.fromkeys(map(type, slots)):
             if isinstance(cls, Wired):
-                cls.wire(self.model, slots)
+                cls.wire(self.model, slots, self.task)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from attentions.shared.query_sources import Place
+from attentions.shared.second_pass import SecondPass
 
 _BLOCK = 64
 """Places whose embeddings are drawn together: those of a place do not hang on the length"""
@@ -24,8 +25,8 @@ def random_embeddings(length: int, width: int) -> Tensor:
     return torch.cat(blocks)[:length] if blocks else torch.empty(0, width)
 
 
-class SecondStream:
-    """Goes through each layer before the tokens do, and gives some slots their q and k."""
+class SecondStream(SecondPass):
+    """Goes through each layer before the tokens do."""
 
     def __init__(self, model: nn.Module, stack: Sequence[Place], taking: Sequence[Place]) -> None:
         """Hook into a stack.
@@ -38,51 +39,33 @@ class SecondStream:
         Raises:
             NotImplementedError: see `layer_of`.
         """
-        self._running = False
+        layers = [layer_of(model, place) for place in stack]
+        super().__init__(taking)
         self._state: Tensor | None = None
         """(1, L, E) what the next layer is to be given"""
         self._tokens: Tensor | None = None
         """What the last layer has given"""
-        layers = [layer_of(model, place) for place in stack]
         for index, layer in enumerate(layers):
             self._follow(layer, first=index == 0)
-        for place in taking:
-            self._redirect(place.query)
-            self._redirect(place.key)
 
     def _follow(self, layer: nn.Module, first: bool) -> None:
         def before(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
-            if self._running:
+            if self.running:
                 return
             x = args[0]
             if first:
                 self._state = random_embeddings(x.shape[1], x.shape[2]).to(x)[None]
             elif x is not self._tokens or self._state is None:
                 raise NotImplementedError("decon-rnd-qk needs layers with nothing between them")
-            self._running = True
-            try:
+            with self.second():
                 self._state = module(self._state, **_kept(named))
-            finally:
-                self._running = False
 
         def after(_: nn.Module, __: tuple[Any, ...], out: Tensor) -> None:
-            if not self._running:
+            if not self.running:
                 self._tokens = out
 
         layer.register_forward_pre_hook(before, with_kwargs=True)
         layer.register_forward_hook(after)
-
-    def _redirect(self, projection: nn.Module) -> None:
-        """What a projection makes of the second stream stands for what it makes of the tokens."""
-        made: list[Tensor] = []
-
-        def hook(_: nn.Module, args: tuple[Tensor], out: Tensor) -> Tensor:
-            if self._running:
-                made[:] = [out]
-                return out
-            return made[0].expand(out.shape)
-
-        projection.register_forward_hook(hook)
 
 
 def layer_of(model: nn.Module, place: Place) -> nn.Module:
@@ -101,12 +84,17 @@ def layer_of(model: nn.Module, place: Place) -> nn.Module:
     if not holding:
         raise NotImplementedError("decon-rnd-qk needs layers that are modules of a list")
     layer = holding[-1]
-    _, *further = inspect.signature(layer.forward).parameters.values()
-    if any(parameter.default is parameter.empty for parameter in further):
+    if needs_more(layer):
         raise NotImplementedError(
             f"decon-rnd-qk needs layers that need their tokens alone, not {type(layer).__name__}"
         )
     return layer
+
+
+def needs_more(module: nn.Module) -> bool:
+    """Whether a module must be called with more than one argument."""
+    _, *further = inspect.signature(module.forward).parameters.values()
+    return any(parameter.default is parameter.empty for parameter in further)
 
 
 def _kept(named: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from attentions.decon_fixedseq_qk import DeconFixedSeqQK
 from attentions.decon_rnd_qk import DeconRndQK
 from attentions.decon_static_qk import DeconStaticQK
 from attentions.shared.second_stream import random_embeddings
@@ -17,8 +18,21 @@ from tasks.backbones.token_transformer import TokenTransformer
 from tasks.backbones.transformer import CrossAttentionLayer, SelfAttentionLayer
 from tests.attentions.cases import error, module, qkv
 
-CLASSES = [DeconStaticQK, DeconRndQK]
+CLASSES = [DeconStaticQK, DeconRndQK, DeconFixedSeqQK]
+NAMES = ["decon-static-qk", "decon-rnd-qk", "decon-fixedseq-qk"]
 LENGTH, WIDTH, HEADS = 11, 12, 3
+
+
+class Text:
+    """A task, as far as a fixed text needs one: 2 x 6 tokens of it."""
+
+    ids = torch.tensor([[0, 3, 1, 6, 2, 2], [5, 4, 4, 1, 0, 6]])
+
+    def training_batch(self, generator):
+        return {"tokens": self.ids}
+
+    def loss(self, model, batch):
+        return model(batch["tokens"]).sum()
 
 
 def stack(cls, pattern=Pattern.CAUSAL_SELF, layers=3, wired=True):
@@ -30,7 +44,7 @@ def stack(cls, pattern=Pattern.CAUSAL_SELF, layers=3, wired=True):
     )
     for slot_class in dict.fromkeys(map(type, slots.candidates)):
         if wired and hasattr(slot_class, "wire"):
-            slot_class.wire(model, slots.candidates)
+            slot_class.wire(model, slots.candidates, Text())
     return model.double().eval(), slots.candidates
 
 
@@ -71,7 +85,7 @@ def embedded(model, ids):
     return model.token(ids) + model.position[: ids.shape[1]]
 
 
-@pytest.mark.parametrize("name", ["decon-static-qk", "decon-rnd-qk"])
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("pattern", ["NS", "CS"])
 def test_a_slot_alone_is_softmax_attention_of_what_it_is_handed(name, pattern):
     q, k, v = qkv()
@@ -88,10 +102,18 @@ def test_static_queries_and_keys_are_of_the_embeddings_in_every_layer():
     assert error(model(ids), model.readout(model.norm(x))) <= 1e-12
 
 
-def test_random_queries_and_keys_are_of_embeddings_that_went_through_the_layers():
-    model, _ = stack(DeconRndQK)
+def beside(model, cls):
+    """What goes through the layers beside the tokens."""
+    if cls is DeconRndQK:
+        return random_embeddings(LENGTH, WIDTH).double()[None]
+    return embedded(model, Text.ids.flatten()[None, :LENGTH])
+
+
+@pytest.mark.parametrize("cls", CLASSES[1:])
+def test_queries_and_keys_are_of_another_sequence_that_went_through_the_layers(cls):
+    model, _ = stack(cls)
     ids = tokens()
-    x, z = embedded(model, ids), random_embeddings(LENGTH, WIDTH).double()[None]
+    x, z = embedded(model, ids), beside(model, cls)
     for layer in model.layers:
         source = layer.attention_norm(z)
         x = attend(layer, x, source.expand_as(x))
@@ -99,8 +121,9 @@ def test_random_queries_and_keys_are_of_embeddings_that_went_through_the_layers(
     assert error(model(ids), model.readout(model.norm(x))) <= 1e-12
 
 
-def test_random_weights_are_the_same_for_every_input():
-    model, slots = stack(DeconRndQK)
+@pytest.mark.parametrize("cls", CLASSES[1:])
+def test_these_weights_are_the_same_for_every_input(cls):
+    model, slots = stack(cls)
     _, one = calls(model, slots, tokens(2))
     _, other = calls(model, slots, tokens(3, seed=1))
     for (q, k, v), (p, j, w) in zip(one, other, strict=True):
@@ -135,13 +158,13 @@ def test_all_that_makes_queries_and_keys_is_trained(cls):
             assert projection.weight.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("name", ["decon-static-qk", "decon-rnd-qk"])
+@pytest.mark.parametrize("name", NAMES)
 def test_in_a_hybrid_the_other_layers_are_as_they_were(name):
-    """With random embeddings these attend within them too."""
-    cls = ATTENTIONS.class_at(ATTENTIONS.resolve(f"softmax:1,{name}:1").target)
-    model, _ = stack(cls)
+    """They attend within what goes beside the tokens too."""
+    own, mixed = (ATTENTIONS.resolve(n).target for n in (name, f"softmax:1,{name}:1"))
+    model, _ = stack(ATTENTIONS.class_at(mixed))
     ids = tokens()
-    x, z = embedded(model, ids), random_embeddings(LENGTH, WIDTH).double()[None]
+    x, z = embedded(model, ids), beside(model, ATTENTIONS.class_at(own))
     static = model.layers[0].attention_norm(x)
     for index, layer in enumerate(model.layers):
         own, source = layer.attention_norm(x), layer.attention_norm(z)
@@ -189,7 +212,7 @@ class Halving(nn.Module):
 def test_layers_that_read_a_source_have_no_random_embeddings():
     slots = Slots(Pattern.CAUSAL_SELF, DeconRndQK, SoftmaxAttention)
     with pytest.raises(NotImplementedError, match="not CrossAttentionLayer"):
-        DeconRndQK.wire(Decoder(slots), slots.candidates)
+        DeconRndQK.wire(Decoder(slots), slots.candidates, Text())
 
 
 @pytest.mark.parametrize(
@@ -198,9 +221,36 @@ def test_layers_that_read_a_source_have_no_random_embeddings():
 def test_layers_of_several_lengths_are_refused(cls, says):
     slots = Slots(Pattern.CAUSAL_SELF, cls, SoftmaxAttention)
     model = Halving(slots)
-    cls.wire(model, slots.candidates)
+    cls.wire(model, slots.candidates, Text())
     with pytest.raises(NotImplementedError, match=says):
         model(torch.randn(2, 8, WIDTH))
+
+
+def test_a_text_ends():
+    model, _ = stack(DeconFixedSeqQK)
+    assert model(tokens(2, 12)).shape == (2, 12, 7)
+    with pytest.raises(NotImplementedError, match="has 12 tokens, not 13"):
+        model(tokens(2, 13))
+
+
+def test_a_text_is_read_by_models_of_ids():
+    slots = Slots(Pattern.CAUSAL_SELF, DeconFixedSeqQK, SoftmaxAttention)
+    task = Text()
+    task.ids = torch.randn(2, 8, WIDTH)
+    with pytest.raises(NotImplementedError, match="called with ids"):
+        DeconFixedSeqQK.wire(Halving(slots), slots.candidates, task)
+
+
+def test_wiring_leaves_the_model_as_it_was():
+    before, _ = stack(DeconFixedSeqQK, wired=False)
+    state = torch.random.get_rng_state()
+    DeconFixedSeqQK.wire(before.train(), stack_slots(before), Text())
+    assert before.training
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def stack_slots(model):
+    return [layer.attention.core for layer in model.layers]
 
 
 @pytest.mark.parametrize("cls", CLASSES)
@@ -208,10 +258,10 @@ def test_a_backbone_without_projections_is_refused(cls):
     slots = Slots(Pattern.CAUSAL_SELF, cls, SoftmaxAttention)
     slot = slots.layer(0, of=1, max_length=16)(Pattern.CAUSAL_SELF, heads=2, head_dim=4)
     with pytest.raises(NotImplementedError, match="projections query and key"):
-        cls.wire(nn.ModuleList([slot]), slots.candidates)
+        cls.wire(nn.ModuleList([slot]), slots.candidates, Text())
 
 
-@pytest.mark.parametrize("name", ["decon-static-qk", "decon-rnd-qk"])
+@pytest.mark.parametrize("name", NAMES)
 def test_experiments_wire_and_keys_cover_it(name):
     entry = ATTENTIONS.resolve(name)
     units = reached(entry.target, TRAINING_METHODS).units
