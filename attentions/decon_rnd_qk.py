@@ -16,7 +16,8 @@ stack, in a hybrid, attend within z as they do within tokens. It has no masks. T
 measured is a slot's; that z goes along as one row more of a batch is not in it.
 
 For this a layer must be a module that needs nothing but its tokens, and hand them to the next as
-they are; a decoder that reads a source is refused, and so is a stack with anything between layers.
+they are; a decoder that reads a source is refused, and so is a stack with anything between layers,
+or with another mechanism that is wired into the model.
 In a cross slot the keys are of a sequence that no layer has changed, so there is no form for it.
 """
 

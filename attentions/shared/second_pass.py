@@ -52,4 +52,5 @@ class SecondPass:
                 raise NotImplementedError("the second pass is not of the length of the first")
             return made[0].expand(out.shape)
 
-        projection.register_forward_hook(hook)
+        # Before what others do with the projection's output, which is to be of this pass.
+        projection.register_forward_hook(hook, prepend=True)

@@ -37,8 +37,12 @@ class SecondStream(SecondPass):
             taking: slots that get q and k of the second stream.
 
         Raises:
-            NotImplementedError: see `layer_of`.
+            NotImplementedError: see `layer_of`; or another mechanism of the stack is wired as well.
         """
+        others = {type(place.slot) for place in stack} - {type(place.slot) for place in taking}
+        if any(hasattr(other, "wire") for other in others):
+            # It would mix what it keeps of the tokens' pass with the second one.
+            raise NotImplementedError("decon-rnd-qk stands beside none that is wired into a model")
         layers = [layer_of(model, place) for place in stack]
         super().__init__(taking)
         self._state: Tensor | None = None
