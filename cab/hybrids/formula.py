@@ -104,11 +104,11 @@ def shortest(parts: Sequence[Part]) -> tuple[Part, ...]:
 def _part(word: str) -> Part:
     found = _PART.fullmatch(word)
     if found is None:
-        raise UsageError(f"a part of a hybrid is name:layers, as in {_EXAMPLE}; not {word!r}")
+        raise UsageError(f"a part of a hybrid is name:layers, as in {_EXAMPLE}; not {word[:80]!r}")
     options: dict[str, OptionValue] = {}
     for pair in (found["options"] or "").split(",") if found["options"] is not None else ():
         name, equals, value = (text.strip() for text in pair.partition("="))
         if not (name and equals and value):
-            raise UsageError(f"an option in a hybrid is name=value, not {pair.strip()!r} ({word})")
+            raise UsageError(f"an option in a hybrid is name=value, not {pair.strip()[:80]!r}")
         options[name] = value
     return Part(found["name"].strip(), int(found["layers"]), options)
