@@ -116,7 +116,8 @@ def attention(
     """Build an attention module by id, ``file.py:Class`` or ``module:Class``.
 
     Args:
-        name: id in the registry, or where the class lies.
+        name: id in the registry, or where the class lies; or the formula of a hybrid, of which the
+            part that stands in layer ``layer_index`` is built (``lla:1,linear-elu:3``).
         pattern: name of the pattern (``causal-self``) or CAB's abbreviation (``CS``).
         heads: number of heads H.
         head_dim: width of a head D.

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, product
 from typing import TYPE_CHECKING, Any
 
 from cab.errors import OptionError, UsageError
-from cab.info import AttentionInfo, Grade, Option, OptionValue
-from cab.options import preset_options, require_pattern, resolve_options
+from cab.hybrids.formula import Part, is_formula, parse
+from cab.info import AttentionInfo, Grade, OptionValue
+from cab.options import (
+    preset_options,
+    require_pattern,
+    require_within_reason,
+    resolve_options,
+)
 from cab.patterns import Pattern
 from cab.plan_hashes import PlanHashes
 from cab.registries import ALL, ATTENTIONS
@@ -64,6 +70,13 @@ class Candidate(OfEntry[AttentionInfo]):
 
         return build_attention(self.load(), spec, self.options)
 
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Of a hybrid its parts, by the names that its formula has for them; of what is none, no
+        part.
+        """
+        return parse(self.id) if is_formula(self.target) else ()
+
     def require_buildable(self) -> None:
         """Refuse values that only the constructor knows to be wrong (one must be even, say), before
         a worker meets them in every cell.
@@ -73,9 +86,10 @@ class Candidate(OfEntry[AttentionInfo]):
         """
         from cab.attention_contract import AttentionSpec
 
-        for pattern in self.info.patterns:
+        *firsts, layers = accumulate((part.layers for part in self.parts), initial=0)
+        for pattern, layer in product(self.info.patterns, firsts or [0]):
             try:
-                self.build(AttentionSpec(pattern, heads=2, head_dim=8))
+                self.build(AttentionSpec(pattern, 2, 8, layer_index=layer, layers=max(1, layers)))
             except ValueError as error:
                 raise OptionError(f"attention {self.id!r}: {error}") from error
             except Exception as error:  # a constructor may raise anything
@@ -99,24 +113,8 @@ def candidate_of(
     """
     named = preset_options(entry.info, preset) if preset else {}
     chosen = resolve_options(entry.info, named | dict(options or {}))
-    for option in entry.info.options:
-        _require_within_reason(entry.id, option, chosen[option.name])
+    require_within_reason(entry.info, chosen)
     return Candidate(entry, chosen, hashes=hashes or PlanHashes())
-
-
-def _require_within_reason(entry: str, option: Option, value: OptionValue) -> None:
-    """A number that no machine could serve ends here, and not in an allocation of terabytes.
-
-    Raises:
-        OptionError: a whole number beyond what the option takes, or one that is not finite.
-    """
-    which = f"option {option.name!r} of attention {entry!r}"
-    if isinstance(value, bool | str):
-        return
-    if isinstance(value, int) and abs(value) > option.most:
-        raise OptionError(f"{which} is at most {option.most}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise OptionError(f"{which} must be finite, not {value!r}")
 
 
 def choose_candidate(
@@ -142,7 +140,7 @@ def choose_candidates(
     """The candidates of names, ``all`` among them, and what there is to say of their presets.
 
     A given option goes to every candidate that has it; a preset must be had by every candidate that
-    was asked for by name.
+    was asked for by name. Hybrids have neither: the options of their parts stand in their names.
 
     Raises:
         UnknownEntryError, RegistrationError, OptionError; UsageError: two have the same id.
@@ -151,6 +149,11 @@ def choose_candidates(
     entries = _entries(names)
     for name, value in given.items():
         if not any(name in entry.info.defaults() for entry in entries):
+            if is_formula(entries[0].target):
+                raise OptionError(
+                    f"options of a hybrid's parts stand in its name, as in lla(solver=cg):1; "
+                    f"{entries[0].id!r} takes no {name!r} beside it"
+                )
             resolve_options(entries[0].info, {name: value})
     lacking = [entry.id for entry in entries if preset and preset not in entry.info.presets]
     if lacking and (ALL not in names or len(lacking) == len(entries)):
@@ -160,7 +163,7 @@ def choose_candidates(
         own = {name: value for name, value in given.items() if name in entry.info.defaults()}
         named = "" if entry.id in lacking else preset
         candidate = candidate_of(entry, own, named, hashes)
-        if own or named:
+        if own or named or any(part.options for part in candidate.parts):
             candidate.require_buildable()
         candidates.append(candidate)
     return candidates, [f"{name} has no preset {preset}: its defaults" for name in lacking]
@@ -168,7 +171,8 @@ def choose_candidates(
 
 def _entries(names: Sequence[str]) -> list[Entry[AttentionInfo]]:
     if ALL in names:
-        return list(ATTENTIONS.entries().values())
+        hybrids = [ATTENTIONS.resolve(name) for name in names if is_formula(name)]
+        return list((ATTENTIONS.entries() | {entry.id: entry for entry in hybrids}).values())
     chosen: dict[str, Entry[AttentionInfo]] = {}
     for name in names:
         entry = ATTENTIONS.resolve(name)

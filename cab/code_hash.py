@@ -15,14 +15,18 @@ from pathlib import Path
 
 from cab.definitions.closure import Closure, Reached
 from cab.definitions.names import look_again
+from cab.hybrids.formula import is_formula, parse
 from cab.info import TaskInfo
 from cab.plan_cache import PlanCache
 from cab.regularisers import ADVERSARIAL
 
 TRAINING_METHODS = frozenset(
-    {"forward", "auxiliary_loss", "switches", "calibrates", "parameter_groups", "state_size"}
-)
-"""What training and testing a model use of `cab.Attention`"""
+    {
+        "forward", "auxiliary_loss", "switches", "calibrates", "parameter_groups", "state_size",
+        "wire",
+    }
+)  # fmt: skip
+"""What training and testing a model use of `cab.Attention`, and of `runners.wiring.Wired`"""
 
 MEASURING_METHODS = TRAINING_METHODS | {
     "reference", "prefill", "step", "decodes", "step_takes_context", "flops",
@@ -38,6 +42,8 @@ TASK_METHODS = frozenset(
 )  # fmt: skip
 """What training and testing use of `cab.Task`"""
 
+HYBRID = "cab.hybrids.module:hybrid_class"
+"""What chooses the part of a hybrid for a layer"""
 EXPERIMENT = "runners.experiment:Experiment"
 """What builds, trains and tests a model"""
 EXPERIMENT_STAGES = ("build", "train", "modify", "test", "references")
@@ -54,7 +60,8 @@ _RUNNERS = {
 
 
 def attention_hash(target: str, kind: str, cache: PlanCache | None = None) -> str:
-    """Hash of a mechanism, ``module:Class`` or ``/path/file.py:Class``.
+    """Hash of a mechanism, ``module:Class`` or ``/path/file.py:Class``. Of a hybrid, whose target
+    is a formula of these: of its parts in their order, with their options and layers.
 
     Args:
         target: where the class lies.
@@ -62,7 +69,14 @@ def attention_hash(target: str, kind: str, cache: PlanCache | None = None) -> st
         cache: of hashes that were computed before.
     """
     used = TRAINING_METHODS if kind == "quality" else MEASURING_METHODS
-    return code_hash(target, used, cache)
+    if not is_formula(target):
+        return code_hash(target, used, cache)
+    words = [code_hash(HYBRID, (), cache)]
+    words += [
+        f"{code_hash(part.name, used, cache)} {part.layers} {sorted(part.options.items())}"
+        for part in parse(target)
+    ]
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
 
 
 def task_hash(target: str, info: TaskInfo, cache: PlanCache | None = None) -> str:

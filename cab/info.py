@@ -61,7 +61,7 @@ class Family(StrEnum):
     REGRESSION = "regression"
     """The value of a local fit at the query: linear, ridge or polynomial regression on keys."""
     HYBRID = "hybrid"
-    """Several of these ideas side by side in one layer."""
+    """Several of these ideas side by side in one layer, or in the layers of one stack."""
     POSITIONAL = "positional"
     """A way to tell positions apart: biases, rotations, decays over distance on softmax."""
     MODIFIER = "modifier"

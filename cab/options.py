@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from cab.errors import OptionError, UnsupportedPatternError
@@ -38,6 +39,27 @@ def preset_options(info: AttentionInfo, name: str) -> dict[str, OptionValue]:
         has = f"it has {', '.join(info.presets)}" if info.presets else "it has none"
         raise OptionError(f"attention {info.id!r} has no preset {name!r}; {has}")
     return dict(info.presets[name])
+
+
+def require_within_reason(info: AttentionInfo, options: Mapping[str, OptionValue]) -> None:
+    """A number that no machine could serve ends here, and not in an allocation of terabytes.
+
+    Args:
+        info: of the entry.
+        options: all of its options.
+
+    Raises:
+        OptionError: a whole number beyond what the option takes, or one that is not finite.
+    """
+    for option in info.options:
+        value = options[option.name]
+        which = f"option {option.name!r} of attention {info.id!r}"
+        if isinstance(value, bool | str):
+            continue
+        if isinstance(value, int) and abs(value) > option.most:
+            raise OptionError(f"{which} is at most {option.most}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise OptionError(f"{which} must be finite, not {value!r}")
 
 
 def _check_range(info: AttentionInfo, option: Option, value: OptionValue) -> None:

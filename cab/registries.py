@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from cab.hybrids.registry import AttentionRegistry
 from cab.info import AttentionInfo, TaskInfo
 from cab.registry import Registry
 
@@ -21,7 +22,7 @@ def _adapt(function: Callable[..., Any], name: str) -> type:
     return attention_of_function(function, name)
 
 
-ATTENTIONS: Registry[AttentionInfo] = Registry(
+ATTENTIONS = AttentionRegistry(
     noun="attention",
     group="cab.attentions",
     decorator="register_attention",

@@ -15,6 +15,7 @@ from cab.candidate import Candidate, candidate_of, choose_candidates
 from cab.chosen_task import ChosenTask, choose_tasks
 from cab.controls import BASELINE, CONTROLS, MEASURES, QUALITY
 from cab.errors import UsageError
+from cab.hybrids.formula import parse
 from cab.info import Scale
 from cab.patterns import Pattern
 from cab.plan_hashes import PlanHashes
@@ -31,6 +32,8 @@ class Request:
     """Ids, ``file.py:Class``, ``module:Class``, or ``all``"""
     patterns: Sequence[str]
     """Names, abbreviations, or ``all``"""
+    hybrids: Sequence[str] = ()
+    """Formulas, as in ``lla:1,linear-elu:3``"""
     tasks: Sequence[str] = ()
     """Ids; empty: every task that has slots of the pattern"""
     scale: str = "small"
@@ -83,9 +86,10 @@ def resolve_request(request: Request) -> Lineup:
             raise UsageError(f"unknown measure {measure!r}; choose from {', '.join(MEASURES)}")
     patterns = chosen_patterns(request.patterns)
     hashes = PlanHashes()
-    candidates, notes = choose_candidates(
-        request.attentions, request.options, request.preset, hashes
-    )
+    for formula in request.hybrids:
+        parse(formula)
+    names = [*request.attentions, *request.hybrids]
+    candidates, notes = choose_candidates(names, request.options, request.preset, hashes)
     if request.adversarial:
         if QUALITY not in request.measures:
             raise UsageError("--adversarial is a way of training: measure quality")

@@ -15,21 +15,21 @@ from dashboard.wording import plain
 
 def show(snapshot: Snapshot, choice: Choice) -> None:
     """The section."""
-    infos = {info.id: info for info in ATTENTIONS.infos()}
+    known = {info.id for info in ATTENTIONS.infos()}
     rows = choice.of(rows_of(snapshot, choice.track))
     measured = sorted(rows["attention"].unique())
     st.subheader("Entry details")
     name: str = st.selectbox(
         "Attention",
-        measured + sorted(set(infos) - set(measured)),
+        measured + sorted(known - set(measured)),
         format_func=lambda a: a if a in measured else f"{a} (not measured in this choice)",
         key="entry",
     )
-    info = infos.get(name)
-    if info is None:
+    entry = ATTENTIONS.listed(name)
+    if entry is None:
         st.info(f"{plain(name)} is not registered in this installation; only its rows are known.")
     else:
-        _details(info)
+        _details(entry.info)
     _measured(rows[rows["attention"] == name])
 
 

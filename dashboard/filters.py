@@ -11,7 +11,7 @@ import streamlit as st
 from cab.info import Family, Grade, Scale
 from cab.label import Label
 from cab.patterns import Pattern
-from cab.scoring.boards import families
+from cab.scoring.boards import family_of
 from cab.sheets.choice import ALL, Shown
 from cab.sheets.columns import WHO_MEASURED
 from cab.sheets.words import count
@@ -78,7 +78,7 @@ def choose(snapshot: Snapshot) -> Choice:
         )
         chosen_families = st.multiselect(
             "Family",
-            _ordered(here["attention"].map(families()), list(Family)),
+            _ordered(here["attention"].map(family_of), list(Family)),
             key=f"family {key}",
             placeholder="All families",
             help=f"The idea that an attention is built on. {CONTROLS_STAY}",

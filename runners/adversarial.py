@@ -29,17 +29,17 @@ from cab import Attention, Batch, Pattern, Task
 from cab.info import OptionValue
 from runners.analysis.calls import changed_queries
 from runners.analysis.perturbation import disturbance, query_gradients
-from runners.experiment import Experiment
 from runners.observer import UNSEEN, Observer
 from runners.replicas import Replicas
 from runners.report import Report
 from runners.training import ALONE, Trained, train
+from runners.wiring import WiredExperiment
 
 WEIGHT = 1.0
 """lambda"""
 
 
-class AdversarialExperiment(Experiment):
+class AdversarialExperiment(WiredExperiment):
     """An experiment whose candidate is trained against disturbed queries; built, tested and read
     against references as any other.
     """

@@ -16,12 +16,14 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from cab.cell import Cell
 from cab.checks import run_checks
 from cab.code_hash import attention_hash
+from cab.hybrids.formula import is_formula, parse
+from cab.options import resolve_options
 from cab.own_code import safe_environment, safe_python
 from cab.patterns import Pattern
 from cab.registries import ATTENTIONS
@@ -59,16 +61,16 @@ def require_contract(cell: Cell) -> None:
     Raises:
         InvalidError: it breaks a rule; names the rule and the size of the violation.
     """
-    if is_own(cell.target):
-        return
-    same_code = attention_hash(cell.target, cell.kind) == cell.attention_hash
-    if same_code and _key(cell) in os.environ.get(_PASSED, "").split(","):
-        return
-    candidate = ATTENTIONS.class_at(cell.target)
-    violations = run_checks(candidate, Pattern.parse(cell.pattern), of_mechanism(cell.options))
-    if violations:
-        first = "; ".join(f"{rule}: {what}" for rule, what in violations.items())
-        raise InvalidError(f"breaks the attention contract on {cell.pattern} ({first})")
+    for foreign in _from_outside(cell):
+        same_code = attention_hash(foreign.target, foreign.kind) == foreign.attention_hash
+        if same_code and _key(foreign) in os.environ.get(_PASSED, "").split(","):
+            continue
+        candidate = ATTENTIONS.class_at(foreign.target)
+        options = of_mechanism(foreign.options)
+        violations = run_checks(candidate, Pattern.parse(foreign.pattern), options)
+        if violations:
+            first = "; ".join(f"{rule}: {what}" for rule, what in violations.items())
+            raise InvalidError(f"breaks the attention contract on {cell.pattern} ({first})")
 
 
 def examine_candidates(cells: Sequence[Cell], patience: float = PATIENCE) -> list[Rejection]:
@@ -79,21 +81,25 @@ def examine_candidates(cells: Sequence[Cell], patience: float = PATIENCE) -> lis
         cells: that are about to run.
         patience: seconds for one pattern, after which a candidate is rejected.
     """
-    waiting = {_key(cell): cell for cell in cells if not is_own(cell.target)}
+    waiting: dict[str, dict[str, Cell]] = {}
+    for cell in cells:
+        for foreign in _from_outside(cell):
+            waiting.setdefault(_key(foreign), {})[cell.attention] = foreign
     rejected = []
-    for cell in waiting.values():
+    for same in waiting.values():  # alone, and as a part of hybrids
+        cell = next(iter(same.values()))
         violations = _examine(cell, patience)
-        if violations:
-            rejected.append(Rejection(cell.attention, cell.target, cell.pattern, violations))
-        else:
+        if not violations:
             note_passed(cell)
+            continue
+        rejected += [Rejection(name, cell.target, cell.pattern, violations) for name in same]
     return rejected
 
 
 def to_examine(cells: Sequence[Cell]) -> list[str]:
     """Names and patterns of the candidates from outside."""
     return list(
-        dict.fromkeys(f"{c.attention} on {c.pattern}" for c in cells if not is_own(c.target))
+        dict.fromkeys(f"{c.attention} on {c.pattern}" for c in cells if list(_from_outside(c)))
     )
 
 
@@ -154,6 +160,25 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def _from_outside(cell: Cell) -> Iterator[Cell]:
+    """What of a cell's candidate is to be examined: itself, or of a hybrid each of its parts, as
+    cells of their own.
+    """
+    if not is_formula(cell.target):
+        if not is_own(cell.target):
+            yield cell
+        return
+    for part in parse(cell.target):
+        if is_own(part.name):
+            continue
+        yield replace(
+            cell,
+            target=part.name,
+            options=resolve_options(ATTENTIONS.resolve(part.name).info, part.options),
+            attention_hash=attention_hash(part.name, cell.kind),
+        )
 
 
 def is_own(target: str) -> bool:

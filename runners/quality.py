@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from cab import Attention, Pattern, Scale, Task, seeds
 from cab.analysis import Analysis
 from cab.artifact import Artifact
 from cab.cell import Cell
+from cab.hybrids.formula import is_formula, parse
+from cab.hybrids.placement import SLOTS_OF, slots_of_parts
 from cab.registries import ATTENTIONS, TASKS
 from cab.regularisers import ADVERSARIAL, of_mechanism, of_training
 from cab.schema import Row
@@ -27,6 +29,7 @@ from runners.replicas import joined
 from runners.report import Report
 from runners.rows import measured, row_template
 from runners.training import Trained
+from runners.wiring import WiredExperiment
 from runners.witness.recording import Witnessing, witness_row
 
 
@@ -65,6 +68,7 @@ def run_quality(cell: Cell, report: Report) -> None:
     rows += _score_rows(task, template, validation, "validation")
     rows += _reference_rows(task, template, experiment.references())
     rows += _analysis_rows(template, _analyses(task, model, candidates, cell))
+    rows += _part_rows(cell, template, candidates)
     rows += _training_rows(template, trained)
     rows.append(witness_row(template, witnessing.witness()))
     report(done=1.0, rows=rows, artifacts=_artifacts(task, model, cell.seed))
@@ -86,10 +90,28 @@ def experiment_of(cell: Cell) -> Experiment:
     options = of_mechanism(cell.options)
     size = of_training(cell.options).get(ADVERSARIAL)
     if size is None:
-        return Experiment(task, pattern, candidate, softmax, options, cell.seed, cell.device)
+        return WiredExperiment(task, pattern, candidate, softmax, options, cell.seed, cell.device)
     return AdversarialExperiment(
         task, pattern, candidate, softmax, options, cell.seed, cell.device, float(size)
     )
+
+
+def _part_rows(cell: Cell, template: Row, candidates: Sequence[Attention]) -> list[Row]:
+    """How many slots of the model each part of a hybrid has; none of what is no hybrid."""
+    if not is_formula(cell.attention):
+        return []
+    counts = slots_of_parts(parse(cell.attention), [m.spec.layer_index for m in candidates])
+    return [
+        measured(
+            template,
+            phase="analysis",
+            metric=f"{SLOTS_OF}{label}",
+            value=float(number),
+            unit="1",
+            higher_is_better=False,
+        )
+        for label, number in counts.items()
+    ]
 
 
 def _training_rows(template: Row, trained: Trained) -> list[Row]:

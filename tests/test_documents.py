@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language, text=README):
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def cab(*words, cwd=ROOT):
@@ -83,10 +83,11 @@ def test_what_the_main_command_gives_is_what_the_reference_says():
     assert intervals == [f"{end:+.3f}" for end in ends]
 
 
+HYBRIDS = (ROOT / "docs" / "hybrids.md").read_text(encoding="utf-8")
 COMMANDS = sorted(
     {
         line.split("#")[0].strip()
-        for block in blocks("bash")
+        for block in (*blocks("bash"), *blocks("bash", HYBRIDS))
         for line in block.splitlines()
         if line.startswith("cab ")
     }
@@ -105,7 +106,7 @@ def test_commands_are_understood(command):
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "CONTRIBUTING.md", "docs/tasks.md", "docs/results.md"]
+    "name", ["README.md", "CONTRIBUTING.md", "docs/tasks.md", "docs/results.md", "docs/hybrids.md"]
 )
 def test_links_lead_to_files(name):
     text = (ROOT / name).read_text(encoding="utf-8")

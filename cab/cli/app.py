@@ -17,7 +17,6 @@ from cab.cli import arguments
 from cab.cli.arguments import (
     ALL,
     AttentionOptions,
-    Attn,
     Device,
     Executor,
     ExecutorOptions,
@@ -25,6 +24,7 @@ from cab.cli.arguments import (
     NoReference,
     OnlyDevice,
     OnlyScale,
+    OptionalAttn,
     Out,
     Patterns,
     Preset,
@@ -69,7 +69,15 @@ def _version(
 
 @app.command()
 def run(
-    attn: Attn,
+    attn: OptionalAttn = None,
+    hybrid: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--hybrid",
+            help="A different attention in each layer, as in lla:1,linear-elu:3: one layer, then "
+            "three, and so on; options in parentheses, lla(solver=cg):1.",
+        ),
+    ] = None,
     pattern: Patterns = ALL,
     task: Annotated[
         list[str] | None,
@@ -132,7 +140,8 @@ def run(
 
     raise typer.Exit(
         run_command(
-            attentions=attn,
+            attentions=attn or [],
+            hybrids=hybrid or [],
             patterns=pattern,
             tasks=task or [],
             scale=scale,

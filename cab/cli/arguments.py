@@ -41,6 +41,12 @@ Attn = Annotated[
         "--attn", "-a", help="Attention: an id, path/to/file.py:Class, package.module:Class or all."
     ),
 ]
+OptionalAttn = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--attn", "-a", help="Attention: an id, path/to/file.py:Class, package.module:Class or all."
+    ),
+]
 AttentionOptions = Annotated[
     list[str] | None,
     typer.Option("--option", "-o", help="name=value, an option of the attention."),

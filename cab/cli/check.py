@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from cab.candidate import choose_candidate
 from cab.cli.console import bold, console, dim, styled, words
 from cab.cli.options import parse_options
+from cab.errors import UsageError
 from cab.info import OptionValue, Scale
 from cab.patterns import Pattern
 from cab.registries import ALL
@@ -34,6 +35,9 @@ def check_command(
     Without a seed the conditions that are drawn at random are others in every run.
     """
     candidate = choose_candidate(name, parse_options(options), preset)
+    if candidate.parts:
+        commands = ", ".join(dict.fromkeys(f"cab check {p.name}" for p in candidate.parts))
+        raise UsageError(f"a hybrid keeps the contract where its parts do: {commands}")
     chosen = chosen_patterns(patterns)
     if ALL in patterns:
         chosen = [pattern for pattern in chosen if candidate.grade(pattern)]

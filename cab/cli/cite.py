@@ -15,6 +15,7 @@ from cab.bibliography.papers import CAB, Paper
 from cab.bibliography.records import papers_of
 from cab.cli.options import require_folder
 from cab.errors import DataError, UsageError
+from cab.hybrids.formula import is_formula, parse
 from cab.info import AttentionInfo, TaskInfo
 from cab.nearby import unknown_entry
 from cab.registries import ATTENTIONS, TASKS
@@ -66,10 +67,10 @@ class _Cited:
         if name in _data_sets():
             self._add_data(name, name)
             return
-        info = _info(name)
-        self._add_papers(info)
-        if isinstance(info, TaskInfo):
-            self._add_data(info.dataset, info.id)
+        for info in _infos(name):
+            self._add_papers(info)
+            if isinstance(info, TaskInfo):
+                self._add_data(info.dataset, info.id)
 
     def add_used(self, out: Path, reference: bool) -> None:
         """Everything that rows of a results folder name.
@@ -92,9 +93,10 @@ class _Cited:
         known = {info.id: info for info in infos}
         for column in ("attention", "task"):
             for name in sorted({str(word) for word in rows[column].dropna() if word}):
-                if name in known:
-                    self._add_papers(known[name])
-                else:
+                parts = [part.info for part in ATTENTIONS.parts_of(name)]
+                for info in [known[name]] if name in known else parts:
+                    self._add_papers(info)
+                if name not in known and not parts:
                     self.remarks.append(f"{name}: in the results, and not registered here")
         for name in sorted({str(word) for word in rows["dataset"].dropna() if word}):
             self._add_data(name, "the results")
@@ -121,17 +123,20 @@ class _Cited:
             self.remarks.append(f"{name}: data that does not come with cab; cite its authors")
 
 
-def _info(name: str) -> AttentionInfo | TaskInfo:
-    """The record of an id or a target of either kind."""
+def _infos(name: str) -> Sequence[AttentionInfo | TaskInfo]:
+    """The record of an id or a target of either kind; of a hybrid those of its parts."""
     if name in ATTENTIONS.entries():
-        return ATTENTIONS.resolve(name).info
+        return [ATTENTIONS.resolve(name).info]
     if name in TASKS.entries():
-        return TASKS.resolve(name).info
+        return [TASKS.resolve(name).info]
+    if is_formula(name):
+        ATTENTIONS.resolve(name)
+        return [ATTENTIONS.resolve(part.name).info for part in parse(name)]
     if ":" in name:
         try:
-            return ATTENTIONS.resolve(name).info
+            return [ATTENTIONS.resolve(name).info]
         except WrongKindError:
-            return TASKS.resolve(name).info
+            return [TASKS.resolve(name).info]
     known = [*ATTENTIONS.entries(), *TASKS.entries(), *_data_sets()]
     sought = [ATTENTIONS.sought, TASKS.sought]
     raise unknown_entry("attention, task or data set", name, known, sought)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 def run_command(
     *,
     attentions: list[str],
+    hybrids: list[str],
     patterns: list[str],
     tasks: list[str],
     scale: str,
@@ -54,6 +55,8 @@ def run_command(
         raise UsageError(f"--data-dir {data_dir} is not a folder")
     if not measures:
         raise UsageError(f"--measure names nothing; choose from {', '.join(MEASURES)}")
+    if not attentions and not hybrids:
+        raise UsageError("name what to measure: --attn lla, or --hybrid lla:1,linear-elu:3")
     again = parse_retry(retry)
     sources = ResultSources.at(out, reference)
     store = sources.own
@@ -72,6 +75,7 @@ def run_command(
     chosen = chosen_executor(executor, executor_options, executor_flags)
     request = Request(
         attentions=attentions,
+        hybrids=hybrids,
         patterns=patterns,
         tasks=tasks,
         scale=scale,

@@ -24,9 +24,10 @@ def controls() -> set[str]:
     return {info.id for info in ATTENTIONS.infos() if info.kind is Kind.CONTROL}
 
 
-def families() -> dict[str, str]:
-    """The idea that every registered attention is built on, by its id."""
-    return {info.id: info.family.value for info in ATTENTIONS.infos()}
+def family_of(attention: str) -> str | None:
+    """The idea that an attention is built on; None of one that is not registered."""
+    entry = ATTENTIONS.listed(attention)
+    return None if entry is None else entry.info.family.value
 
 
 def board(results: Results, track: Track, tasks: Collection[str] = ()) -> QualityBoard:

@@ -88,7 +88,7 @@ def installed_hashes(attention: str) -> Collection[str]:
     from cab.plan_cache import PlanCache
     from cab.registries import ATTENTIONS
 
-    entry = ATTENTIONS.entries().get(attention)
+    entry = ATTENTIONS.listed(attention)
     if entry is None:
         return ()
     cache = PlanCache()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cab.label import labels_in
-from cab.scoring.boards import controls, families
+from cab.scoring.boards import controls, family_of
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Shown:
             return True
         if self.labels and not set(self.labels) & set(labels_in(label)):
             return False
-        if self.families and families().get(attention) not in self.families:
+        if self.families and family_of(attention) not in self.families:
             return False
         return not self.grades or grade in self.grades
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from cab.controls import BASELINE
 from cab.label import short_label
-from cab.scoring.boards import families
+from cab.scoring.boards import family_of
 from cab.scoring.intervals import UNKNOWN, Interval
 from cab.scoring.overall import OverallStanding, overall
 from cab.scoring.quality import QualityBoard, Ranked, Standing
@@ -17,6 +17,7 @@ from cab.scoring.read_shares import mean_densities
 from cab.scoring.results import Results
 from cab.sheets import columns
 from cab.sheets.choice import ALL, Shown
+from cab.sheets.hybrids import hybrid_notes
 from cab.sheets.notes import HIDDEN, board_notes, failure_notes, stale_notes
 from cab.sheets.sheet import Column, Field, Sheet, Value, columns_of, interval_data, lines_of
 from cab.sheets.words import NOTHING, bounds, number, percent, share, signed
@@ -31,7 +32,11 @@ Item = TypeVar("Item")
 def board_sheet(results: Results, board: QualityBoard, track: Track, shown: Shown = ALL) -> Sheet:
     """The leaderboard of one track."""
     standings = [s for s in board.standings if shown.keeps(s.attention, s.grade, s.label)]
-    notes = [*board_notes(board), *failure_notes(results, track)]
+    notes = [
+        *board_notes(board),
+        *hybrid_notes(results, track, board.tasks),
+        *failure_notes(results, track),
+    ]
     notes += stale_notes(results, track, aside=board.probes)
     if len(standings) < len(board.standings):
         notes.append(HIDDEN)
@@ -58,12 +63,12 @@ def standings_sheet(
         notes: what a reader must know.
         density: by entry, of those that say it (`cab.scoring.read_shares`).
     """
-    partial, known = any(s.missing for s in standings), families()
+    partial = any(s.missing for s in standings)
     fields: list[Field[Standing]] = [
         RANK, RANKS, ENTRY, LABEL,
         Field(
-            columns.FAMILY, lambda s: known.get(s.attention, NOTHING),
-            lambda s: {"family": known.get(s.attention)},
+            columns.FAMILY, lambda s: family_of(s.attention) or NOTHING,
+            lambda s: {"family": family_of(s.attention)},
         ),
         GRADE, *([_has(len(tasks), "tasks")] if partial else []), *INDEX,
         replace(BEATS, column=None), SEEDS, MISSING, *_density(standings, density or {}),

@@ -45,6 +45,13 @@ def bench_plan(
     names = [of_kernel(name) for name in request.attentions]
     lineup = resolve_request(replace(request, attentions=names))
     beside = candidate_of(ATTENTIONS.resolve(of_kernel(baseline)), hashes=lineup.hashes)
+    for candidate in (*lineup.candidates, beside):
+        if candidate.parts:
+            alone = ", ".join(dict.fromkeys(part.name for part in candidate.parts))
+            raise UsageError(
+                f"{candidate.id} is a different attention in each layer, and a cost is of one: "
+                f"measure its parts, {alone}"
+            )
     for pattern in lineup.patterns:
         beside.require(pattern)
     make = CellFactory(lineup.device, machine, lineup.hashes, beside)

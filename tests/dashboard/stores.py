@@ -11,7 +11,10 @@ from pathlib import Path
 from cab.schema import Row
 from cab.store import ResultStore
 
-GRADES = {"lla": "extension", "linear-elu": "extension", "softmax": "faithful", "none": "faithful"}
+GRADES = {
+    "lla": "extension", "linear-elu": "extension", "softmax": "faithful", "none": "faithful",
+    "lla:1,linear-elu:3": "extension",
+}  # fmt: skip
 METRICS = {
     "summarization": (("nll", "nat/token", 4.0), ("entity_nll", "nat/token", 6.0)),
     "tts": (("l1", "1", 0.5),),

@@ -242,6 +242,19 @@ def test_entry_details_come_from_the_registry(store: StoreBuilder, open_page: Op
     assert "ridge" in options[0].index
 
 
+def test_a_hybrid_is_an_entry_like_any_other(store: StoreBuilder, open_page: Open) -> None:
+    name = "lla:1,linear-elu:3"
+    scores = {task: own | {name: 0.2} for task, own in CLEAR.items()}
+    store.quality(scores)
+    page = choose(open_page(), "Family", "hybrid")
+    assert {entry for _, entry in ranks(page)} == {name, "softmax", "none"}
+    page = go(page, "Entries")
+    page.selectbox(key="entry").set_value(name).run()
+    assert not page.exception
+    assert "part i mod 4" in page.code[0].value
+    assert "L^2 D^2 in 1 of 4 layers" in words(page)
+
+
 def test_charts_are_named_say_their_track_and_commit_and_are_offered_as_files(
     store: StoreBuilder, open_page: Open
 ) -> None:
