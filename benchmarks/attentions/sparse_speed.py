@@ -42,6 +42,7 @@ SETTINGS: dict[str, tuple[str, str, dict[str, int | float | str]]] = {
          "share_8": 0.2},
     ),
     "rectified-spa": ("rectified-spa", "CS", {"block": 64, "density": 0.1, "p_remain": 0.0}),
+    "superlinear": ("superlinear", "CS", {}),
 }  # fmt: skip
 """Id, pattern and options, by what a row is called"""
 
