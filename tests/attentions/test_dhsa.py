@@ -99,7 +99,7 @@ def test_boundaries_are_where_the_content_changes():
         attention = build(pattern, threshold=1.5, spacing=8)
         starts = attention._starts(k, valid)[0].nonzero()[:, 0]
         if pattern == "CS":
-            # The bar is learned from what came before: it is low at first, and passed on the way up.
+            # The bar is learned from what came before: low at first, and passed on the way up.
             assert ((starts[:, None] - torch.tensor([20, 33])).abs() <= 3).any(0).all()
         else:
             assert starts.tolist() == [0, 20, 33]
