@@ -136,8 +136,8 @@ class BiLevelRoutingAttention(PartialReads):
                 ])  # fmt: skip
             keep = self._count(len(means[1]))
             for i, query in means[0]:
-                ranked = sorted(means[1], key=lambda x, query=query: -float(query @ x[1]))
-                for j, _ in ranked[:keep]:
+                ranked = [(-float(query @ key), j) for j, key in means[1]]
+                for _, j in sorted(ranked)[:keep]:
                     region = slice(i * self.block, (i + 1) * self.block)
                     sees[row, region, j * self.block : (j + 1) * self.block] = True
         if own.key_mask is not None:

@@ -8,10 +8,10 @@ each head that both share and that follow them in training (`attentions.shared.c
     o_ci = softmax over J_c (tau q'_i·k'_j) v_j
     o_i = mean of o_ci over the clusters c with i in I_c, zeros where there is none
 
-w is the largest of ``window``, L / C and ``density`` L for the L valid tokens, so that clusters
-hold every token once on the average. No gradient goes through the choice; a term of the training
-loss, ``commitment`` times the mean squared distance of q' and of k' to their nearest centroids,
-draws them there.
+w is ``density`` L for the L valid tokens, and at least the L / C of the paper, with which clusters
+hold every token once on the average and leave out a third of them; by default it is twice that. No
+gradient goes through the choice; a term of the training loss, ``commitment`` times the mean squared
+distance of q' and of k' to their nearest centroids, draws them there.
 
 Causal patterns are adapted: which queries and keys are among the w best hangs on all that come
 later. In causal cross attention, where all keys are there, a query is in the one cluster whose
@@ -82,17 +82,17 @@ from cab import (
         url="https://arxiv.org/abs/2003.05997",
         options=(
             Option("clusters", 16, "C: centroids of a head", positive=True),
-            Option("window", 64, "w: tokens in a cluster at least; causal: that are read",
+            Option("density", 0.125, "share of the tokens in a cluster, at least 1/C; not in "
+                   "causal self attention", least=0, most=1),
+            Option("window", 64, "keys of its cluster that a token reads in causal self attention",
                    positive=True),
-            Option("density", 0.0, "share of the tokens in a cluster at least; not in causal self "
-                   "attention", least=0, most=1),
             Option("shared", False, "causal self attention: queries are the keys, as in the paper"),
             Option("tau", 0.0, "factor of products; 0: 1/sqrt(D)", least=0),
             Option("momentum", 0.999, "share of centroids that a training pass keeps", least=0,
                    most=1),
             Option("commitment", 1e-4, "weight of the distance to centroids in the loss", least=0),
         ),
-        presets={"paper": {"shared": True, "tau": 1.0}},
+        presets={"paper": {"density": 0.0, "shared": True, "tau": 1.0}},
     )
 )  # fmt: skip
 class RoutingAttention(PartialReads):
@@ -102,8 +102,8 @@ class RoutingAttention(PartialReads):
         self,
         spec: AttentionSpec,
         clusters: int = 16,
+        density: float = 0.125,
         window: int = 64,
-        density: float = 0.0,
         shared: bool = False,
         tau: float = 0.0,
         momentum: float = 0.999,
@@ -150,7 +150,8 @@ class RoutingAttention(PartialReads):
             behind = same.flip(-1).cumsum(-1).flip(-1)
             sees = same & (behind <= self.window) | (j == i) & valid[:, None, None]
             return exact_softmax_attention(queries, keys, v, sees)
-        total, count = torch.zeros_like(queries[..., :1]) * v[..., :1, :], 0
+        total = queries.new_zeros(*queries.shape[:3], v.shape[-1])
+        count = torch.zeros_like(queries[..., :1])
         for c in range(self.clusters):
             holds_k = self._best_tokens(near_k[..., c], own.key_mask)
             if self.pattern.causal:
@@ -160,13 +161,14 @@ class RoutingAttention(PartialReads):
             sees = holds_k[:, :, None] & valid[:, None, None]
             part = exact_softmax_attention(queries, keys, v, sees)
             total = total + part * holds_q[..., None]
-            count = count + holds_q[..., None].int()
-        return total / torch.as_tensor(count).clamp(min=1)
+            count = count + holds_q[..., None]
+        return total / count.clamp(min=1)
 
     def auxiliary_loss(self) -> Tensor | None:
         """``commitment`` times the distance of queries and of keys to centroids, in training."""
         return self._loss
 
+    @without_autocast
     def prefill(self, k: Tensor, v: Tensor, context: AttentionContext | None = None) -> DecodeState:
         """In self attention the last keys of each cluster of the prompt, in cross attention the
         best ones of the source; with their values.
@@ -273,8 +275,7 @@ class RoutingAttention(PartialReads):
 
     def _width(self, count: int) -> int:
         """Tokens in a cluster, w, for that many valid ones."""
-        least = max(self.window, math.ceil(self.share * count - 1e-9))
-        return min(count, max(least, -(-count // self.clusters)))
+        return max(math.ceil(self.share * count - 1e-9), -(-count // self.clusters))
 
     def _sizes(self, near: Tensor, mask: Tensor | None) -> Tensor:
         """(B,) w of each row."""
@@ -300,7 +301,7 @@ class RoutingAttention(PartialReads):
         near = near.mT
         if mask is not None:
             near = near.masked_fill(~mask[:, None, None], -math.inf)
-        width = int(sizes.amax()) if sizes.numel() else 0
+        width = max(1, int(sizes.amax()))
         return ranks(near)[1][..., :width], sizes
 
     def _asking(self, near: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

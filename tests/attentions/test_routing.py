@@ -14,7 +14,7 @@ SETTINGS = [{}, {"shared": True, "tau": 0.3}, {"density": 0.3, "clusters": 3}, {
 
 def build(pattern, **options):
     torch.manual_seed(0)
-    return module("routing", pattern, **({"clusters": 5, "window": 7} | options))
+    return module("routing", pattern, **({"clusters": 5, "window": 7, "density": 0.15} | options))
 
 
 def inputs(pattern, length=61):
@@ -72,9 +72,9 @@ def test_is_the_mean_over_clusters_of_softmax_between_their_best(pattern):
     for b in range(2):
         for h in range(3):
             for c in range(5):
-                # w is L / C where that is more than the window.
+                # w is L / C where that is more than the density.
                 own, source = (
-                    (x[b, h] @ means[h, c]).topk(max(7, -(-x.shape[2] // 5))).indices
+                    (x[b, h] @ means[h, c]).topk(-(-x.shape[2] // 5)).indices
                     for x in (queries, keys)
                 )
                 weights = (queries[b, h, own] @ keys[b, h, source].mT * 5**-0.5).softmax(-1)
