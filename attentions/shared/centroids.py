@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _NORM_EPS, _COUNT_EPS = 1e-6, 1e-5
+_GRID = 2.0**-10
+"""Of similarities, where vectors are of length sqrt(D)"""
 
 
 def standardised(x: Tensor) -> Tensor:
@@ -49,8 +51,12 @@ class Centroids(nn.Module):
 
     @torch.no_grad()
     def similarities(self, x: Tensor) -> Tensor:
-        """(B, H, L, C) products of vectors (B, H, L, D) and centroids."""
-        return x @ self.means(x.dtype).mT
+        """(B, H, L, C) products of vectors (B, H, L, D) and centroids, on a grid.
+
+        Standardised vectors of few dimensions are alike up to rounding, by which nothing should be
+        chosen: on the grid they are equal, and of equal ones the first comes first.
+        """
+        return (x @ self.means(x.dtype).mT).div_(_GRID).round_().mul_(_GRID)
 
     def distance(self, x: Tensor, nearest: Tensor, mask: Tensor | None) -> Tensor:
         """Mean squared distance of valid vectors to their centroids (B, H, L), which are fixed."""
