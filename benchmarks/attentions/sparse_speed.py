@@ -41,6 +41,13 @@ SETTINGS: dict[str, tuple[str, str, dict[str, int | float | str]]] = {
          "share_8": 0.2},
     ),
     "rectified-spa": ("rectified-spa", "CS", {"block": 64, "density": 0.1, "p_remain": 0.0}),
+    "superlinear": ("superlinear", "CS", {}),
+    "routing": ("routing", "CS", {}),
+    "routing, 512 keys": ("routing", "CS", {"window": 512}),
+    "routing NS": ("routing", "NS", {"density": 0.0}),
+    "biformer-bra NS": ("biformer-bra", "NS", {}),
+    "biformer-bra NS, 16 regions of 64": ("biformer-bra", "NS", {"block": 64, "topk": 16}),
+    "dhsa": ("dhsa", "CS", {"query_block": 128, "density": 0.1, "near_keys": 64}),
 }  # fmt: skip
 """Id, pattern and options, by what a row is called"""
 
