@@ -5,10 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from cab.analysis import Analysis
+from cab.cli.app import app
 from cab.info import Kind
 from cab.registries import ATTENTIONS, TASKS
+from runners.analysis import evidence
 from runners.analysis.analyse import ANALYSES
+from tasks.in_context_regression import linear_structure
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
@@ -29,7 +34,13 @@ KINDS = {
     "modifier": {name for name, info in ENTRIES.items() if info.kind is Kind.MODIFIER},
     "task": {name for name, info in WORKS.items() if not info.probe},
     "probe": {name for name, info in WORKS.items() if info.probe},
-    "analysis": {analysis.name for analysis in ANALYSES},
+    "analysis": {
+        analysis.name
+        for analysis in (*ANALYSES, *vars(linear_structure).values())
+        if isinstance(analysis, Analysis)
+    }
+    | {evidence.PLAIN, evidence.CONTRASTED},
+    "option": {name for x in get_command(app).commands["run"].params for name in x.opts},
     "preset": {preset for info in ENTRIES.values() for preset in info.presets},
 }
 
