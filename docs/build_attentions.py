@@ -3,7 +3,8 @@
 python docs/build_attentions.py           # write
 python docs/build_attentions.py --check   # exit code 1 where a file is stale
 
-Everything comes from the info records, the docstrings, the tests' names and the mechanisms' code.
+Everything comes from the info records, the docstrings, the tests' names, the mechanisms' code and
+the reference results.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import torch
 from attention_maps import GRIDS, LENGTHS, SETTINGS, TOKENS, Map, attention_map
 from attention_pictures import picture
+from attention_results import NOTHING, sections
 from attention_sources import (
     ROOT,
     class_docstring,
@@ -109,10 +111,11 @@ def pages() -> dict[str, str]:
         if entry.target.startswith("attentions.")
     }
     files = {"README.md": index([cls.info for cls in classes.values()])}
+    results = sections()
     for name, cls in classes.items():
         maps = [attention_map(cls, p) for p in Pattern if p in cls.info.patterns]
         files[f"{name}.svg"] = picture(f"What the outputs of {cls.info.title} read", maps)
-        files[f"{name}.md"] = card(cls, maps, list(classes))
+        files[f"{name}.md"] = card(cls, maps, list(classes), results.get(name, ""))
     return files
 
 
@@ -155,7 +158,7 @@ def _families() -> dict[Family, str]:
     return found
 
 
-def card(cls: type[Attention], maps: list[Map], names: list[str]) -> str:
+def card(cls: type[Attention], maps: list[Map], names: list[str], results: str) -> str:
     """The card of one entry."""
     info = cls.info
     summary, *more = class_docstring(cls).split("\n\n")
@@ -173,6 +176,8 @@ def card(cls: type[Attention], maps: list[Map], names: list[str]) -> str:
         _picture(info, maps),
         "## Definition",
         "\n\n".join(_markdown(text) for text in definition),
+        "## Results",
+        results or NOTHING.format(name=info.id),
         "## Cost",
         _cost(cls),
         "## Options",
