@@ -158,7 +158,7 @@ def _families() -> dict[Family, str]:
     return found
 
 
-def card(cls: type[Attention], maps: list[Map], names: list[str], results: str) -> str:
+def card(cls: type[Attention], maps: list[Map], names: list[str], results: str = "") -> str:
     """The card of one entry."""
     info = cls.info
     summary, *more = class_docstring(cls).split("\n\n")
