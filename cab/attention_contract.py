@@ -111,8 +111,9 @@ class Attention(nn.Module):
             zeroing = masked_tokens_are_zeros(method, *arguments)
             if zeroing is not method and method is not given:
                 setattr(cls, name, zeroing)
-        if cls.forward is not Attention.forward:
-            cls.forward = mapped_dimensions_are_rows(cls.forward)  # type: ignore[method-assign]
+        mapped = mapped_dimensions_are_rows(cls.forward)
+        if mapped is not cls.forward and cls.forward is not Attention.forward:
+            cls.forward = mapped  # type: ignore[method-assign]
 
     @property
     def pattern(self) -> Pattern:

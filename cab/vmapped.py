@@ -44,7 +44,8 @@ def mapped_dimensions_are_rows(function: Callable[..., Tensor]) -> Callable[...,
             if context is not None:
                 of_context: Any = dict(zip(inner, rows[len(tensors) :], strict=True))
                 folded["context"] = replace(context, **of_context)
-            return function(self, **folded)
+            first = [folded.pop(name) for name in _TOKENS if name in folded]
+            return function(self, *first, **folded)
 
         out: Tensor = _Rows.apply(call, *every)  # type: ignore[no-untyped-call]  # apply is not annotated in torch
         return out

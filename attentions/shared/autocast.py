@@ -22,7 +22,7 @@ def without_autocast(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        tensor = next(a for a in args if isinstance(a, Tensor))
+        tensor = next(a for a in (*args, *kwargs.values()) if isinstance(a, Tensor))
         with torch.autocast(tensor.device.type, enabled=False):
             return function(*args, **kwargs)
 

@@ -61,6 +61,13 @@ def test_a_mapped_call_is_that_of_each(cls, pattern):
         torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.parametrize(("cls", "pattern"), claims())
+def test_arguments_may_be_named(cls, pattern):
+    attention, inputs = build(cls, pattern), call(pattern)
+    named = attention(q=inputs.q, k=inputs.k, v=inputs.v, context=inputs.context)
+    assert torch.equal(named, inputs.run(attention))
+
+
 @pytest.mark.parametrize("name", ["local", "softmax", "lla"])
 def test_what_the_context_holds_may_be_mapped(name):
     attention = next(build(*p.values) for p in claims() if p.id == f"{name}-CS")
