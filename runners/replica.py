@@ -27,6 +27,9 @@ def main() -> None:
         traceback.print_exc()
         print(End.of(error).to_line(), flush=True)
         os._exit(1)
+    # Threads of a process group may still let go of tensors, which aborts an interpreter that is
+    # being taken down (github.com/pytorch/pytorch/pull/179291).
+    os._exit(0)
 
 
 def _silent(**_: Any) -> None:

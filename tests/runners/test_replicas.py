@@ -16,7 +16,7 @@ from runners.replicas import Replicas
 from tests.runners.test_training import Regression, trained_weight
 
 CODE = """
-import json, sys
+import json, os
 import torch
 from torch import nn
 from runners.replicas import joined
@@ -28,7 +28,8 @@ torch.manual_seed(0)
 model = nn.Linear(3, 1)
 with joined("cpu") as replicas:
     trained = train(task, model, [], 0, lambda **event: None, replicas)
-print(json.dumps([replicas.rank, model.weight.tolist(), trained.losses]))
+print(json.dumps([replicas.rank, model.weight.tolist(), trained.losses]), flush=True)
+os._exit(0)  # as runners.replica does
 """
 
 
