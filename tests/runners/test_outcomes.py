@@ -110,7 +110,17 @@ EXITS = {
 }
 
 
-@pytest.mark.parametrize("exits", EXITS.values(), ids=EXITS)
+WAITS = "hangs before its end is told"
+"""Until its time is over: three quarters of a minute"""
+
+
+@pytest.mark.parametrize(
+    "exits",
+    [
+        pytest.param(code, id=how, marks=pytest.mark.slow if how == WAITS else ())
+        for how, code in EXITS.items()
+    ],
+)
 def test_a_result_that_was_received_stays_however_the_worker_ends(
     candidate, plan_of, exits, tmp_path, monkeypatch
 ):
