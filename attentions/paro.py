@@ -206,11 +206,10 @@ class PARO(PartialReads):
             orders = [list(range(end)), by_column]
         else:
             tokens = list(itertools.product(*(range(side) for side in grid)))
-            axes = itertools.permutations(range(len(grid)))
-            orders = [
-                sorted(range(length), key=lambda t, a=a: [tokens[t][axis] for axis in a])  # type: ignore[misc]
-                for a in axes
-            ]
+            orders = []
+            for axes in itertools.permutations(range(len(grid))):
+                keys = [[place[axis] for axis in axes] for place in tokens]
+                orders.append(sorted(range(length), key=keys.__getitem__))
         orders = orders if self.reorder else orders[:1]
         return [order + list(range(len(order), length)) for order in orders]
 

@@ -75,7 +75,7 @@ class _DecayedScan(torch.autograd.Function):
         # What a state hands back comes from the one after it, under that one's factor. Rolling
         # brings a factor to the border that meets only zeros there.
         back = -1 if not ctx.reverse else 1
-        grad_x: Tensor = _DecayedScan.apply(  # type: ignore[no-untyped-call]  # see above
+        grad_x: Tensor = _DecayedScan.apply(  # type: ignore[no-untyped-call]  # apply is not annotated in torch
             decay.roll(back, 1), grad, torch.zeros_like(initial), not ctx.reverse
         )
         if ctx.reverse:
@@ -94,7 +94,8 @@ class _DecayedScan(torch.autograd.Function):
             for x, dim in zip(inputs[:3], in_dims[:3], strict=True)
         ]
         rows = [x.flatten(0, 1) for x in tensors]
-        out = _DecayedScan.apply(*rows, inputs[3])  # type: ignore[no-untyped-call]  # see above
+        apply: Any = _DecayedScan.apply  # not annotated in torch
+        out: Tensor = apply(*rows, inputs[3])
         return out.unflatten(0, (info.batch_size, -1)), 0
 
 
