@@ -13,8 +13,8 @@ from tasks.pooled_classification.probed import ReadByProbe
         title="Classification of text from bytes, by efficient probing",
         description=(
             "The task byte-classification, its encoder trained through efficient probing - "
-            "learned queries that pool the tokens - instead of their mean. At scale small two seeds "
-            "do not tell softmax and none apart."
+            "learned queries that pool the tokens - instead of their mean. At scale small two "
+            "seeds do not tell softmax and none apart."
         ),
         backbones={Pattern.NONCAUSAL_SELF: "pooled-encoder"},
         metrics=(
