@@ -5,16 +5,11 @@ import pytest
 from cab.registries import ATTENTIONS
 
 
-def _claims(marked):
+def _claims(entries):
     return [
-        pytest.param(
-            entry,
-            pattern,
-            id=f"{entry.id}-{pattern.abbreviation}",
-            marks=marked if pattern is not _hardest(entry) else (),
-        )
-        for entry in ATTENTIONS.entries().values()
-        for pattern in entry.info.patterns
+        pytest.param(entry, pattern, id=f"{entry.id}-{pattern.abbreviation}")
+        for entry, patterns in entries
+        for pattern in patterns
     ]
 
 
@@ -23,7 +18,8 @@ def _hardest(entry):
     return max(entry.info.patterns, key=lambda pattern: (pattern.causal, not pattern.cross))
 
 
-CLAIMS = _claims(())
+ENTRIES = ATTENTIONS.entries().values()
+CLAIMS = _claims((entry, entry.info.patterns) for entry in ENTRIES)
 """All of them"""
-ONE_EACH = _claims(pytest.mark.slow)
-"""All of them, and those beyond one of each entry only in the slow tests"""
+ONE_EACH = _claims((entry, [_hardest(entry)]) for entry in ENTRIES)
+"""The hardest of each entry"""
