@@ -297,12 +297,17 @@ class PARO(PartialReads):
         if context.query_grid is None and context.key_mask is not None:
             ends = valid_lengths(valid_k)
         orders = self._orders(context.query_grid, length, ends)
+        whole = length % self.block == 0
+        holes = (
+            not whole or context.query_mask is not None,
+            not whole or context.key_mask is not None,
+        )
         found = []
         for order in orders:
             index = order[:, None].expand(batch, heads, -1)
             queries = Blocks.of(_placed(q, index), valid_q.gather(1, order), self.block)
             keys = Blocks.of(_placed(k, index), valid_k.gather(1, order), self.block)
-            found.append(self._looked_at(queries, keys))
+            found.append(self._looked_at(queries, keys, *holes))
         mass, filled, full, uneven = (torch.stack(x) for x in zip(*found, strict=True))
         shares = [x / x.sum(0).where(x.sum(0) > 0, 1.0) for x in (full, uneven)]
         best = (shares[0] + shares[1]).argmin(0)
@@ -327,9 +332,12 @@ class PARO(PartialReads):
             orders = [laid.permute(a).flatten().expand(len(ends), -1) for a in axes]
         return orders if self.reorder else orders[:1]
 
-    def _looked_at(self, queries: Blocks, keys: Blocks) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _looked_at(
+        self, queries: Blocks, keys: Blocks, query_holes: bool, key_holes: bool
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Mass (B, H, n, n) of blocks in rows of sampled queries, which blocks hold tokens, the
-        share of blocks that are not empty and how uneven these are (B, H).
+        share of blocks that are not empty and how uneven these are (B, H). Where no block has holes
+        the weights, which are most of the work, are not masked.
         """
         size, device = self.block, queries.tokens.device
         places = (2 * torch.arange(self.samples, device=device) + 1) * size // (2 * self.samples)
@@ -341,10 +349,15 @@ class PARO(PartialReads):
         for start in range(0, count, step):
             rows = sampled.tokens[:, :, start : start + step]
             valid = sampled.valid[:, None, start : start + step, :, None]
-            scores = rows.flatten(2, 3) @ flat.mT * rows.shape[-1] ** -0.5
-            weights = scores.masked_fill_(hidden, -math.inf).softmax(-1).nan_to_num_(0.0)
+            scores = (rows.flatten(2, 3) @ flat.mT).mul_(rows.shape[-1] ** -0.5)
+            if key_holes:
+                scores.masked_fill_(hidden, -math.inf)
+            weights = scores.softmax(-1)
+            if key_holes:
+                weights.nan_to_num_(0.0)
             weights = weights.view(*rows.shape[:4], count, size)
-            weights = weights * valid[..., None]
+            if query_holes:
+                weights.mul_(valid[..., None])
             asked = valid.sum(3).clamp(min=1)
             mass = weights.sum((3, 5)) / asked
             mean = mass / keys.counts.clamp(min=1)[:, None, None]

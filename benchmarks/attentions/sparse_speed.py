@@ -1,15 +1,19 @@
 """Forward passes of sparse mechanisms beside fused causal softmax, on one thread of the CPU.
 
-    python -m benchmarks.attentions.sparse_speed [--length 8192] [--rounds 7] [ID ...]
+    python -m benchmarks.attentions.sparse_speed [--length 8192] [--rounds 7] [--out FILE] [ID ...]
 
 Contenders take turns in rounds, and the ratio of seconds is taken within a round. Seconds are those
 of the processor, not of the wall: neighbours change a wall time by more than what is asked here.
 The settings read at most 15 % of the visible pairs, which `density` checks on the same inputs.
+With ``--out docs/sparse_speed.json`` docs/build_speed.py shows them on docs/speed.md; rows of
+entries that are not named stay as they are.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -20,6 +24,7 @@ import cab
 from benchmarks.printing import median_and_quartiles, plain_table
 from benchmarks.timing import Call, Prepare, Race, paired, processor_seconds, spread
 from cab.density import ReadsShare
+from runners.environment import cpu_name
 
 BATCH, HEADS, DIM = 1, 4, 64
 BASELINE = "softmax"
@@ -47,6 +52,12 @@ SETTINGS: dict[str, tuple[str, str, dict[str, int | float | str]]] = {
     "routing NS": ("routing", "NS", {"density": 0.0}),
     "biformer-bra NS": ("biformer-bra", "NS", {}),
     "biformer-bra NS, 16 regions of 64": ("biformer-bra", "NS", {"block": 64, "topk": 16}),
+    "paro NS": ("paro", "NS", {"density": 0.1}),
+    "paro NS, one order, 1 query of a block": (
+        "paro",
+        "NS",
+        {"density": 0.1, "samples": 1, "reorder": False},
+    ),
     "dhsa": ("dhsa", "CS", {"query_block": 128, "density": 0.1, "near_keys": 64}),
 }  # fmt: skip
 """Id, pattern and options, by what a row is called"""
@@ -57,6 +68,7 @@ def main() -> None:
     parser.add_argument("ids", nargs="*", metavar="ID", help="default: all")
     parser.add_argument("--length", type=int, default=8192)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--out", type=Path, help="a .json file to write the seconds to")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     chosen = {n: x for n, x in SETTINGS.items() if not asked.ids or x[0] in asked.ids}
@@ -106,6 +118,17 @@ def main() -> None:
         faster = spread(paired(seconds[BASELINE], seconds[name]))
         table.add_row(name, said, median_and_quartiles(faster))
     Console(width=120, highlight=False).print(table)
+    if asked.out is not None:
+        known = json.loads(asked.out.read_text()) if asked.out.exists() else {}
+        for name in modules:
+            entry, pattern, options = chosen[name]
+            known[name] = {
+                "entry": entry, "pattern": pattern, "options": options, "length": asked.length,
+                "density": densities.get(name), "softmax": seconds[BASELINE],
+                "seconds": seconds[name], "processor": cpu_name(), "torch": torch.__version__,
+            }  # fmt: skip
+        rows = {name: known[name] for name in SETTINGS if name in known}
+        asked.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import torch
 import cab
 from benchmarks.attentions.exponents import Claim, Found, claims
 from benchmarks.attentions.plain import neighborhood
+from benchmarks.attentions.sparse_speed import MOST, SETTINGS
 from benchmarks.attentions.speed_claims import CLAIMS, prepare
 from cab.patterns import Pattern
 
@@ -53,6 +54,24 @@ def test_what_is_stored_is_what_is_claimed():
         for key, value in vars(claim).items():
             kept = stored[claim.name][key]
             assert (tuple(kept) if isinstance(value, tuple) else kept) == value, (claim.name, key)
+
+
+def test_what_is_stored_of_sparse_mechanisms_is_what_is_compared(page):
+    stored = json.loads((DOCS / "sparse_speed.json").read_text(encoding="utf-8"))
+    assert {n: (x["entry"], x["pattern"], x["options"]) for n, x in stored.items()} == SETTINGS
+    assert all(x["density"] is None or 0 < x["density"] <= MOST for x in stored.values())
+    assert all(len(x["seconds"]) == len(x["softmax"]) > 2 for x in stored.values())
+    # What is not twice as fast has a reason.
+    seconds = {"softmax": [1.0, 1.0, 1.1], "length": 8192, "density": 0.1, "options": {}}
+    slow = {"entry": "superlinear", "pattern": "CS", **seconds, "seconds": [1.0, 0.9, 1.0]}
+    fast = {"entry": "local", "pattern": "CS", **seconds, "seconds": [0.1, 0.1, 0.1]}
+    lines = page.sparse_section({"slow": slow, "fast": fast}).splitlines()
+    verdicts = {line.split("`")[1]: line for line in lines if line.startswith("| `")}
+    assert "does not hold" in verdicts["superlinear"]
+    assert "| holds |" in verdicts["local"]
+    assert lines[-1] == page.SLOW["superlinear"]
+    with pytest.raises(KeyError):
+        page.sparse_section({"unexplained": slow | {"entry": "local"}})
 
 
 RATIO = {"factor": 3.0, "length": 100}
