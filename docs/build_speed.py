@@ -49,9 +49,9 @@ FASTER = 2.0
 SPARSE_HEAD = """## Sparse mechanisms beside fused softmax
 
 A forward pass over {length:,} tokens, batch 1, 4 heads of 64, on one thread, of mechanisms that
-read at most 15 % of the visible pairs, beside PyTorch's fused causal attention, which reads all of them.
-Queries and keys are random, so that neighbours have nothing in common: what a mechanism chooses for
-each query or block is as scattered as it can be. Density is what was read of these inputs.
+read at most 15 % of the visible pairs, beside PyTorch's fused causal attention, which reads all of
+them. Queries and keys are random, so that neighbours have nothing in common: what a mechanism
+chooses for each query or block is as scattered as it can be. Density is what was read of these.
 
     python -m benchmarks.attentions.sparse_speed --out docs/sparse_speed.json
 
