@@ -58,6 +58,12 @@ chooses for each query or block is as scattered as it can be. Density is what wa
 | mechanism | pattern | options | density | times faster | {factor:g} times |
 |---|---|---|---|---|---|"""
 
+FLEX = """PyTorch's FlexAttention is not used for blocks on the CPU: compiled, its forward pass was
+1.25 times as fast as the block-sparse engine at this length, but it has no backward pass there, and
+every new size compiles for seconds and needs a C++ compiler (`python -m
+benchmarks.attentions.flex_blocks`).
+"""
+
 SLOW = {
     "superlinear": "`superlinear` chooses spans for each query: a tile of queries computes with "
     "the keys that any of them reads, 1.9 times the products that are needed, and gathering keys, "
@@ -110,7 +116,7 @@ def sparse_section(rows: Mapping[str, Mapping[str, Any]]) -> str:
         )
         if verdict is not Verdict.HOLDS and row["entry"] not in slow:
             slow.append(row["entry"])
-    return "\n".join([*lines, "", *(SLOW[entry] + "\n" for entry in slow)])
+    return "\n".join([*lines, "", *(SLOW[entry] + "\n" for entry in slow), FLEX])
 
 
 def _section(claim: Mapping[str, Any]) -> str:
