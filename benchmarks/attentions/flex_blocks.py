@@ -3,9 +3,9 @@
     python -m benchmarks.attentions.flex_blocks [--length 8192] [--density 0.1] [--rounds 9]
 
 The same blocks of 128 x 128 pairs, drawn at random with the diagonal, on one thread; both sides
-take turns and a ratio of the processor's seconds is taken within a round. Compiling needs a C++ compiler
-and is done anew for other sizes. FlexAttention has no backward pass on the CPU, which is asked here
-as well.
+take turns and a ratio of the processor's seconds is taken within a round. Compiling needs a C++
+compiler and is done anew for other sizes. FlexAttention has no backward pass on the CPU, which is
+asked here as well.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ def main() -> None:
         return [torch.randn(shape, generator=generator) for _ in range(3)]
 
     def flex() -> Call:
-        inputs = drawn()
-        return lambda: compiled(*inputs, block_mask=mask)
+        q, k, v = drawn()
+        return lambda: compiled(q, k, v, block_mask=mask)
 
     def engine() -> Call:
-        inputs = drawn()
-        return lambda: block_sparse(*inputs, kept)
+        q, k, v = drawn()
+        return lambda: block_sparse(q, k, v, kept)
 
     contenders: dict[str, Prepare] = {"engine": engine, "flex": flex}
     console = Console(width=100, highlight=False)
@@ -69,7 +69,8 @@ def main() -> None:
         f"{median_and_quartiles(ratio)} times as fast"
     )
     try:
-        compiled(*(x.requires_grad_() for x in drawn()), block_mask=mask).sum().backward()
+        q, k, v = (x.requires_grad_() for x in drawn())
+        compiled(q, k, v, block_mask=mask).sum().backward()
         console.print("it has a backward pass here")
     except NotImplementedError as error:
         console.print(f"no backward pass: {error}", markup=False)
