@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from cab import result_sources
+from tests.cli import forked
 
 CAB = [sys.executable, "-m", "cab"]
 
@@ -30,7 +31,21 @@ def cab_in(tmp_path):
             capture_output=True,
             text=True,
             timeout=timeout,
-            env={**os.environ, "COLUMNS": str(columns), "TERM": "dumb"},
+            env=_environment(columns),
         )
 
     return run
+
+
+@pytest.fixture
+def forked_cab_in(tmp_path):
+    """As `cab_in`, and faster: for commands that need no interpreter of their own."""
+
+    def run(*words, timeout=280, columns=120):
+        return forked.run([*map(str, words)], tmp_path, timeout, _environment(columns))
+
+    return run
+
+
+def _environment(columns):
+    return {**os.environ, "COLUMNS": str(columns), "TERM": "dumb"}

@@ -59,56 +59,56 @@ LLA = ("--attn", "lla")
         (("frobnicate",), "No such command"),
     ],
 )
-def test_one_line_and_exit_code_2(cab_in, words, says):
-    done = cab_in(*words)
+def test_one_line_and_exit_code_2(forked_cab_in, words, says):
+    done = forked_cab_in(*words)
     assert done.returncode == 2, done
     assert says in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
-def test_data_dir_without_the_files(cab_in, tmp_path):
+def test_data_dir_without_the_files(forked_cab_in, tmp_path):
     empty = tmp_path / "data"
     empty.mkdir()
-    done = cab_in(*RUN, *LLA, "--task", "summarization", "--data-dir", empty)
+    done = forked_cab_in(*RUN, *LLA, "--task", "summarization", "--data-dir", empty)
     assert done.returncode == 2
     assert "train.src" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_data_dir_for_a_task_that_reads_none(cab_in, tmp_path):
-    done = cab_in(*RUN, *LLA, "--task", "test-time-regression", "--data-dir", tmp_path)
+def test_data_dir_for_a_task_that_reads_none(forked_cab_in, tmp_path):
+    done = forked_cab_in(*RUN, *LLA, "--task", "test-time-regression", "--data-dir", tmp_path)
     assert done.returncode == 2
     assert "reads no original data" in done.stderr
 
 
-def test_a_file_that_does_not_import(cab_in, tmp_path):
+def test_a_file_that_does_not_import(forked_cab_in, tmp_path):
     (tmp_path / "broken.py").write_text("import no_such_package_at_all\n")
-    done = cab_in(*RUN, "--attn", "broken.py:Mine")
+    done = forked_cab_in(*RUN, "--attn", "broken.py:Mine")
     assert done.returncode == 2
     assert "does not import: ModuleNotFoundError" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_results_folder_is_a_file(cab_in, tmp_path):
+def test_results_folder_is_a_file(forked_cab_in, tmp_path):
     (tmp_path / "file").write_text("")
     for words in ((*RUN, *LLA), ("leaderboard",)):
-        done = cab_in(*words, "--out", "file")
+        done = forked_cab_in(*words, "--out", "file")
         assert done.returncode == 2
         assert "file" in done.stderr
 
 
-def test_results_folder_with_a_corrupt_file(cab_in, tmp_path):
+def test_results_folder_with_a_corrupt_file(forked_cab_in, tmp_path):
     folder = tmp_path / "results"
     folder.mkdir()
     (folder / "broken.parquet").write_bytes(b"PAR1 nothing else")
     for words in ((*RUN, *LLA), ("leaderboard",)):
-        done = cab_in(*words, "--out", folder)
+        done = forked_cab_in(*words, "--out", folder)
         assert done.returncode == 2
         assert "broken.parquet is not readable" in done.stderr
     assert os.listdir(folder) == ["broken.parquet"]
 
 
-def test_results_folder_that_cannot_be_made(cab_in):
-    done = cab_in(*RUN, *LLA, "--out", "/proc/no/such/folder")
+def test_results_folder_that_cannot_be_made(forked_cab_in):
+    done = forked_cab_in(*RUN, *LLA, "--out", "/proc/no/such/folder")
     assert done.returncode == 2
     assert "cannot write to the results folder" in done.stderr

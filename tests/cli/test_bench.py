@@ -122,10 +122,10 @@ def test_lengths_beyond_the_time_are_recorded_as_such(cab_in, tmp_path):
         (("--attn", "performer", "--pattern", "CS", "--baseline", "prob-sparse"), "prob-sparse"),
     ],
 )
-def test_what_is_refused(cab_in, words, complaint):
+def test_what_is_refused(forked_cab_in, words, complaint):
     base = ("bench", "--attn", "linear-elu", "--pattern", "CS", "--device", "cpu")
     chosen = ("bench", *words, "--device", "cpu") if "--attn" in words else (*base, *words)
-    done = cab_in(*chosen)
+    done = forked_cab_in(*chosen)
     assert done.returncode == 2
     assert complaint in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
@@ -211,9 +211,9 @@ def test_a_function_a_baseline_a_sweep_and_what_shows_them(cab_in, tmp_path):
     assert "4 of 4 points slower" in slower.stdout
 
 
-def test_a_baseline_that_breaks_the_contract_is_refused(cab_in, tmp_path):
+def test_a_baseline_that_breaks_the_contract_is_refused(forked_cab_in, tmp_path):
     (tmp_path / "mine.py").write_text(FUNCTIONS)
-    done = cab_in(
+    done = forked_cab_in(
         "bench", "--attn", "linear-elu", "--pattern", "CS", "--baseline", "mine.py:blind",
         "--lengths", "64", "--device", "cpu",
     )  # fmt: skip
@@ -223,9 +223,11 @@ def test_a_baseline_that_breaks_the_contract_is_refused(cab_in, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["nowhere", "empty"])
-def test_a_comparison_with_nothing_is_refused_before_anything_is_timed(cab_in, tmp_path, place):
+def test_a_comparison_with_nothing_is_refused_before_anything_is_timed(
+    forked_cab_in, tmp_path, place
+):
     (tmp_path / "empty").mkdir()
-    done = cab_in("bench", "--attn", "linear-elu", "--pattern", "CS", "--compare", place)
+    done = forked_cab_in("bench", "--attn", "linear-elu", "--pattern", "CS", "--compare", place)
     assert done.returncode == 2
     assert done.stderr.startswith(f"cab: --compare {place}")
     assert len(done.stderr.strip().splitlines()) == 1

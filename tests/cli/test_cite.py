@@ -97,17 +97,17 @@ def test_a_file_of_ones_own_is_cited_by_its_record(cited, tmp_path, monkeypatch)
         (("no-such.py:Mine",), "no-such.py"),
     ],
 )
-def test_what_is_not_there_is_one_line_and_exit_code_2(words, says, cab_in):
-    done = cab_in("cite", *words)
+def test_what_is_not_there_is_one_line_and_exit_code_2(words, says, forked_cab_in):
+    done = forked_cab_in("cite", *words)
     assert done.returncode == 2
     assert says in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not done.stdout
 
 
-def test_an_empty_folder_without_reference_results_is_told(cab_in, tmp_path):
+def test_an_empty_folder_without_reference_results_is_told(forked_cab_in, tmp_path):
     (tmp_path / "empty").mkdir()
-    done = cab_in("cite", "--used", "--out", "empty", "--no-reference")
+    done = forked_cab_in("cite", "--used", "--out", "empty", "--no-reference")
     assert done.returncode == 2
     assert "cab cite lla" in done.stderr
 
