@@ -11,9 +11,9 @@ import pytest
 
 from cab.cli.console import console
 from cab.cli.formats import print_sheet
-from cab.schema import table_of
 from cab.report.album import Album
 from cab.report.page import page
+from cab.schema import table_of
 from cab.scoring.efficiency import cost_points
 from cab.scoring.results import current
 from cab.sheets.run_costs import run_cost_sheets
