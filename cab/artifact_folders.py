@@ -1,33 +1,35 @@
-"""The artifacts of a results folder: one folder for each cell, below ``_artifacts``.
+"""The artifacts of a results folder: one folder for each cell, in ``artifacts`` beside the rows.
 
-The name begins with an underscore because readers of Parquet folders (pandas, Arrow, Spark) leave
-out what does. Folders of earlier versions have ``artifacts``, which is still read; `move_old` gives
-it today's name.
+Folders of earlier versions have them inside, in ``_artifacts`` or ``artifacts``. There they are
+still read; `move_old` brings them to today's place.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
+import os
+import re
 import shutil
 import uuid
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from cab.artifact import Artifact
+from cab.beside import Beside
 from cab.errors import StoreError
 from cab.visible import visible
 
-FOLDER, OLD_FOLDER = "_artifacts", "artifacts"
+_FOLDER = "artifacts"
 _INDEX = "index.json"
 
 
 class ArtifactFolders:
     """What the cells of one results folder have made."""
 
-    def __init__(self, root: Path) -> None:
-        """Read and write below a results folder."""
-        self._root = root
+    def __init__(self, root: Path, beside: Beside) -> None:
+        """Read and write those of a results folder, given with the folder beside it."""
+        self._beside = beside
+        self._oldest = root / _FOLDER
 
     def attach(self, cell: str, artifacts: Sequence[Artifact]) -> None:
         """Keep a cell's artifacts, in place of earlier ones.
@@ -35,10 +37,13 @@ class ArtifactFolders:
         Raises:
             StoreError: a file cannot be written.
         """
-        folder = self._root / FOLDER / cell
+        if not _is_name(cell):
+            raise StoreError(f"no cell has the key {visible(cell)!r}")
+        folder = self._beside.folder / _FOLDER / cell
         index = [{"file": a.file, "caption": a.caption} for a in artifacts]
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder = self._beside.writing(_FOLDER) / cell
+            folder.mkdir(exist_ok=True)
             for artifact in artifacts:
                 _write(folder / artifact.file, artifact.content)
             # Last: a reader takes what the index names, so it never sees half of a set.
@@ -79,31 +84,36 @@ class ArtifactFolders:
 
     def keep_only(self, cells: Collection[str]) -> None:
         """Remove the artifacts of all other cells."""
-        for name in (FOLDER, OLD_FOLDER):
-            for folder in (self._root / name).glob("*"):
+        for place in self._places():
+            for folder in place.glob("*"):
                 if folder.name not in cells:
                     shutil.rmtree(folder)
 
     def move_old(self) -> None:
-        """Give a folder of an earlier version today's name; what cannot be moved is read where it
-        is, and of a cell that has both the new one counts.
+        """Bring what an earlier version has left inside the results folder to today's place; what
+        cannot be moved is read where it is, and of a cell that has both the new one counts.
         """
-        old, new = self._root / OLD_FOLDER, self._root / FOLDER
-        if not old.is_dir():
-            return
-        # What cannot be moved, in a folder that is read-only, is read where it is.
-        with contextlib.suppress(OSError):
-            new.mkdir(exist_ok=True)
-            for folder in old.iterdir():
-                if (new / folder.name / _INDEX).exists():
-                    shutil.rmtree(folder)
-                else:
-                    folder.rename(new / folder.name)
-            old.rmdir()
+        for old in self._places():
+            self._beside.take_in(old, _FOLDER, _is_whole)
+
+    def _places(self) -> list[Path]:
+        """Where artifacts may lie, what counts first."""
+        return [*self._beside.reading(_FOLDER), self._oldest]
 
     def _folder(self, cell: str) -> Path | None:
-        folders = (self._root / name / cell for name in (FOLDER, OLD_FOLDER))
-        return next((folder for folder in folders if (folder / _INDEX).exists()), None)
+        if not _is_name(cell):
+            return None
+        folders = (place / cell for place in self._places())
+        return next((folder for folder in folders if _is_whole(folder)), None)
+
+
+def _is_name(cell: str) -> bool:
+    """Whether a cell's key, which a file may have made up, names a folder and no way out of it."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", cell) is not None
+
+
+def _is_whole(folder: Path) -> bool:
+    return os.path.exists(folder / _INDEX)
 
 
 def _write(target: Path, content: bytes) -> None:

@@ -28,8 +28,10 @@ class ChosenTask(OfEntry[TaskInfo]):
     hashes: PlanHashes = field(default_factory=PlanHashes, repr=False, compare=False)
 
     def serves(self, pattern: Pattern) -> bool:
-        """Whether it has slots of a pattern."""
-        return pattern in self.info.backbones
+        """Whether it is measured on a pattern: it has slots of it, and the pair is not retired or
+        the user named the task.
+        """
+        return pattern in self.info.backbones and (self.named or pattern not in self.info.retired)
 
     def hash(self) -> str:
         """Of the code that a cell of it depends on."""

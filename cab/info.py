@@ -189,6 +189,9 @@ class TaskInfo:
     probe: bool = False
     """Whether it isolates one ability on a problem with a known ceiling. Probes explain the scores
     of the other tasks; they are run and ranked on their own and do not enter the headline index"""
+    retired: Mapping[Pattern, str] = field(default_factory=dict)
+    """Patterns on which it does not tell attention from none: why, with the numbers that show it.
+    Such a pair is measured and ranked where the task is named, and not by default"""
     references: tuple[Reference, ...] = ()
     """What scores are read against"""
     fresh_evaluation: bool = False

@@ -1,8 +1,8 @@
 """A merged copy of a store's many small files, so that reading them all takes seconds.
 
 Every cell is a file, and opening one takes a millisecond. Once more than `SMALL` files lie in a
-results folder, readers keep a copy of their rows in ``.merged``: parts that each cover some files,
-by name, size and time of change. The files stay what counts. A part whose files changed or are gone
+results folder, readers keep a copy of their rows beside it: parts that each cover some files, by
+name, size and time of change. The files stay what counts. A part whose files changed or are gone
 is not used, the copy may be deleted at any time, and where it cannot be written reading is only
 slower.
 """
@@ -10,6 +10,7 @@ slower.
 from __future__ import annotations
 
 import json
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +20,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-FOLDER = ".merged"
+from cab.beside import Beside
+
+FOLDER = "merged"
+_OLD_FOLDER = ".merged"
+"""Inside the results folder, where earlier versions had it"""
+_PART = ".part"
+"""Not ``.parquet``, for readers that find it where it must lie inside the results folder"""
 SMALL = 256
 """Files that are read one by one"""
 _OLD_SECONDS = 3600.0
@@ -33,8 +40,9 @@ Stamp = tuple[int, int]
 class MergedCopy:
     """The merged copy of one results folder."""
 
-    def __init__(self, root: Path) -> None:
-        self._folder = root / FOLDER
+    def __init__(self, root: Path, beside: Beside) -> None:
+        self._root = root
+        self._beside = beside
 
     def paths(self, files: Sequence[Path], read: Callable[[Path], pa.Table | None]) -> list[Path]:
         """What to read in place of the files: parts of the copy, then files that none covers.
@@ -58,12 +66,19 @@ class MergedCopy:
                 return [*parts, part[0], *part[1]]
         return [*parts, *rest]
 
+    def remove_old(self) -> None:
+        """Remove a copy that lies inside the results folder and need not."""
+        names = [_OLD_FOLDER, *([f"_{FOLDER}"] if self._beside.usable() else [])]
+        for name in names:
+            shutil.rmtree(self._root / name, ignore_errors=True)
+
     def _valid_parts(self, stamps: dict[str, Stamp]) -> tuple[list[Path], set[str]]:
         """Parts whose files all are as they were, and the names of these files."""
         parts: list[Path] = []
         covered: set[str] = set()
-        for index in sorted(self._folder.glob("*.json")):
-            part = index.with_suffix(".parquet")
+        folders = self._beside.reading(FOLDER)
+        for index in sorted(path for folder in folders for path in folder.glob("*.json")):
+            part = index.with_suffix(_PART)
             try:
                 listed = json.loads(index.read_text())
                 files = {name: tuple(stamp) for name, stamp in listed.items()}
@@ -89,10 +104,13 @@ class MergedCopy:
         """A new part of some files, with those of them that it does not cover; None where it cannot
         be written.
         """
-        part = self._folder / f"{uuid.uuid4().hex}.parquet"
+        try:
+            folder = self._beside.writing(FOLDER)
+        except OSError:
+            return None
+        part = folder / f"{uuid.uuid4().hex}{_PART}"
         temporary = part.with_suffix(".tmp")
         try:
-            self._folder.mkdir(exist_ok=True)
             merged: list[Path] = []
             _write(temporary, _noted(files, read, merged))
             temporary.rename(part)
@@ -107,7 +125,7 @@ class MergedCopy:
         except BaseException:
             _remove(temporary, part)
             raise
-        for left in self._folder.iterdir():  # by readers that died while they wrote
+        for left in folder.iterdir():  # by readers that died while they wrote
             if not left.with_suffix(".json").exists():
                 _remove_old(left)
         return part, [path for path in files if path.name not in covers]

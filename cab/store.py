@@ -1,13 +1,14 @@
-"""Append-only store of result rows: a folder of Parquet files.
+"""Append-only store of result rows: a folder of Parquet files, and nothing else.
 
-A writer appends one whole file: it is written under a temporary name, flushed to the disk and then
-renamed, so a reader never sees half a file and concurrent writers never touch each other's. A
-process that dies while writing leaves a ``.tmp`` file, which readers ignore and the next writer
-removes once it is old.
+A writer appends one whole file: it is written beside the folder (`cab.beside`), flushed to the disk
+and then moved into it, so a reader never sees half a file and concurrent writers never touch each
+other's. A process that dies while writing leaves a ``.tmp`` file, which the next writer removes
+once it is old.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import uuid
@@ -29,11 +30,14 @@ from cab.admission import (
 )
 from cab.artifact import Artifact
 from cab.artifact_folders import ArtifactFolders
+from cab.beside import Beside
 from cab.errors import StoreError
 from cab.label import Label
 from cab.merged_copy import MergedCopy
 from cab.schema import SCHEMA, TRIED_AGAIN, Row, run_order, table_of
 
+DRAWN = "drawn"
+"""Beside a results folder: tables and plots that are made of its rows"""
 _LABEL = "label"
 _STALE_SECONDS = 3600.0
 _SMALL = 20_000
@@ -47,7 +51,7 @@ class ResultStore:
         root: the folder.
         label: who measured what lies there. Every row that is read carries it, whatever its file
             says: a label is no more than a word in a file that anybody can write.
-        merge: whether reading many small files may leave a merged copy of them in the folder.
+        merge: whether reading many small files may leave a merged copy of them beside the folder.
     """
 
     def __init__(
@@ -55,13 +59,15 @@ class ResultStore:
     ) -> None:
         self.root = Path(root)
         self.label = label
-        self.made = ArtifactFolders(self.root)
-        self._merge = merge
+        self.beside = Beside(self.root)
+        self.made = ArtifactFolders(self.root, self.beside)
+        self._merged = MergedCopy(self.root, self.beside) if merge else None
         self._complaints: dict[str, dict[str, None]] = {}
         self._remarks: dict[str, dict[str, None]] = {}
 
     def prepare(self) -> None:
-        """Make the folder and make sure that it can be written.
+        """Make the folder and make sure that it can be written; bring what an earlier version has
+        left in it to today's place.
 
         Raises:
             StoreError: it cannot.
@@ -78,6 +84,22 @@ class ResultStore:
             ) from error
         self._sweep()
         self.made.move_old()
+        self.beside.take_in(self.root / f"_{DRAWN}", DRAWN, os.path.exists)
+        if self._merged is not None:
+            self._merged.remove_old()
+
+    def drawings(self) -> Path:
+        """The folder for tables and plots that are made of the rows.
+
+        Raises:
+            StoreError: it cannot be made.
+        """
+        try:
+            return self.beside.writing(DRAWN)
+        except OSError as error:
+            raise StoreError(
+                f"cannot write beside {self.root}: {error.strerror or error}"
+            ) from error
 
     def attach(self, cell: str, artifacts: Sequence[Artifact]) -> None:
         """Keep a cell's artifacts, in place of earlier ones.
@@ -107,8 +129,8 @@ class ResultStore:
         """
         name = f"{rows[0].cell[:16]}-{uuid.uuid4().hex[:12]}.parquet"
         target = self.root / name
-        temporary = self.root / f".{name}.tmp"
         try:
+            temporary = self.beside.temporary(name)
             with temporary.open("wb") as file:
                 pq.write_table(table_of(list(rows)), file, compression="zstd")
                 file.flush()
@@ -162,8 +184,8 @@ class ResultStore:
         if dictionaries:
             wanted = pa.schema([_as_dictionary(field) for field in wanted])
         paths = self.files()
-        if self._merge:
-            paths = MergedCopy(self.root).paths(paths, self._to_merge)
+        if self._merged is not None:
+            paths = self._merged.paths(paths, self._to_merge)
         read = [self._read_file(path, wanted, kinds, keep) for path in paths]
         return [wanted.empty_table(), *read]
 
@@ -285,12 +307,10 @@ class ResultStore:
 
     def _sweep(self) -> None:
         """Remove what writers that died long ago left behind."""
-        for path in self.root.glob(".*.tmp"):
-            try:
+        for path in self.beside.temporaries():
+            with contextlib.suppress(OSError):  # another process was first, or it is another user's
                 if time.time() - path.stat().st_mtime > _STALE_SECONDS:
                     path.unlink()
-            except FileNotFoundError:  # another process was first
-                continue
 
 
 def _counting(runs: Sequence[Sequence[tuple[str, float]]]) -> set[str]:

@@ -9,7 +9,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-from cab.controls import BASELINE
+from cab.controls import BASELINE, DISTURBED
 from cab.report.svg import GREY
 from cab.scoring.efficiency import CostPoint
 from cab.scoring.intervals import Interval
@@ -18,7 +18,7 @@ from cab.scoring.results import entry_labels
 from cab.sheets.notes import machine_notes
 from cab.sheets.outcomes import ended_measurements
 from cab.sheets.phases import PHASES
-from cab.sheets.points import points_sheet
+from cab.sheets.points import disturbed_words, points_sheet
 from cab.sheets.words import NOTHING, amount, amount_range, count
 from cab.track import Track
 from dashboard.data import Snapshot, costs_of, origin_in, rows_of
@@ -39,10 +39,14 @@ class Quantity:
     axis: str
     unit: str
     of: Callable[[CostPoint], Interval]
+    timed: bool = True
+    """Whether what else runs on the machine changes it"""
 
 
 LATENCY = Quantity("latency", "Latency of one call", "Latency", "s", lambda p: p.latency)
-MEMORY = Quantity("memory", "Peak memory beyond the inputs", "Peak memory", "B", lambda p: p.memory)
+MEMORY = Quantity(
+    "memory", "Peak memory beyond the inputs", "Peak memory", "B", lambda p: p.memory, timed=False
+)
 
 
 def ratio_of(points: list[CostPoint]) -> Quantity:
@@ -121,12 +125,19 @@ def _charts(
             show_chart(place, chart, words)
         else:
             place.info(f"{quantity.title}: nothing measured in this phase.")
+    disturbed = sum(bool(p.disturbed) for p in points)
     zero = sorted({p.entry for p in points if p.memory.value == 0})
     st.caption(
         "Lines: median over processes. Bands: 95 % interval, from the spread between "
         "processes. Both axes are logarithmic. The ratio comes from calls timed in turns; "
         "below 1x is faster, and softmax against itself shows the noise. "
         "A click on a legend entry brings it to the front."
+        + (
+            f" A ring marks {count(disturbed, 'point')} {DISTURBED}: others kept the machine busy "
+            f"while some of its processes were timed; measured again with `--retry {DISTURBED}`."
+            if disturbed
+            else ""
+        )
         + (f" Not drawn on a logarithmic axis: 0 B of {plain(', '.join(zero))}." if zero else "")
     )
 
@@ -146,6 +157,8 @@ def _lines(
                 "shown": _shown(interval, unit),
                 "interval": amount_range(interval, unit),
                 "processes": interval.n,
+                "disturbed": disturbed_words(p) if p.disturbed else "none",
+                "ring": bool(p.disturbed) and quantity.timed,
             }
             for p in points
             for interval in [quantity.of(p)]
@@ -166,6 +179,7 @@ def _lines(
         alt.Tooltip("shown:N", title=quantity.axis),
         alt.Tooltip("interval:N", title="95 % interval"),
         alt.Tooltip("processes:Q", title="Processes"),
+        *([alt.Tooltip("disturbed:N", title="Disturbed")] if quantity.timed else []),
     ]
     layers: list[alt.Chart] = []
     if unit == "x":
@@ -187,6 +201,10 @@ def _lines(
         .encode(y=y, opacity=strong, shape=looks.shape(shown), tooltip=tooltip)
         .add_params(pick),
     ]
+    if frame["ring"].any():
+        ring = base.transform_filter("datum.ring")
+        ring = ring.mark_point(filled=False, shape="circle", size=190, strokeWidth=1.5)
+        layers.append(ring.encode(y=y, opacity=strong))
     return alt.layer(*layers).properties(height=300 + FRAME)
 
 

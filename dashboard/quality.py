@@ -129,11 +129,15 @@ def _notes(
     single = [s.entry for s in standings if not s.missing and not s.index.known]
     if single and board.tasks:
         notes.append(f"no interval with a single seed: {', '.join(single)}")
-    notes += stale_notes(snapshot.results, choice.track, aside=board.probes)
+    notes += stale_notes(snapshot.results, choice.track, aside=board.aside)
     notes += reference_notes(snapshot.sources, [standing.label for standing in standings])
     notes += folder_notes(snapshot.results)
     if notes:
-        names = [*(s.entry for s in standings), *(found.task for found in board.left_out)]
+        names = [
+            *(s.entry for s in standings),
+            *(found.task for found in board.left_out),
+            *board.retired,
+        ]
         st.markdown("**Notes**\n\n" + "\n".join(f"- {emphasised(n, names)}" for n in notes))
 
 

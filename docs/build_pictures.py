@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rich.cells import cell_len
+from rich.console import Console
 from rich.terminal_theme import SVG_EXPORT_THEME
 
 from cab.cli import app
@@ -57,9 +59,18 @@ def draw_run() -> None:
         except SystemExit as end:
             if end.code != 0:
                 raise
-    console.save_svg(
-        str(IMAGES / "run.svg"), title=" ".join(COMMAND), theme=SVG_EXPORT_THEME, unique_id="run"
-    )
+    (IMAGES / "run.svg").write_text(whole_svg(console, " ".join(COMMAND)), encoding="utf-8")
+
+
+def whole_svg(recorded: Console, title: str) -> str:
+    """What a console has recorded, as wide as its widest line.
+
+    Lines that are left to the terminal to wrap may be wider than the console, at whose width rich
+    cuts them.
+    """
+    lines = recorded.export_text(clear=False).splitlines()
+    recorded.width = max([COLUMNS, *map(cell_len, lines)])
+    return recorded.export_svg(title=title, theme=SVG_EXPORT_THEME, unique_id="run")
 
 
 def draw_dashboard() -> None:

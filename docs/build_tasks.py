@@ -45,6 +45,10 @@ by its plain formula: what the two differ by is noise. The tables below show it 
     {command}
 
 and stored in `results/reference`.
+
+A pair that has been found not to measure attention, whose backbone has other ways to what attention
+would bring, is retired: it stands in parentheses here and in `cab list tasks`, its section says why
+with the numbers, and it is measured and ranked only where the task is named (`--task ID`).
 """
 
 PROBES = """# Probes
@@ -92,10 +96,15 @@ def _overview(infos: list[TaskInfo]) -> str:
     lines = ["| task | " + " | ".join(p.abbreviation for p in Pattern) + " | data |"]
     lines.append("|---|" + "---|" * (len(Pattern) + 1))
     for info in infos:
-        marks = [info.backbones.get(p, "") for p in Pattern]
+        marks = [_mark(info, p) for p in Pattern]
         name = f"[{info.id}](#{info.id})" + (" (probe)" if info.probe else "")
         lines.append(f"| {name} | " + " | ".join(marks) + f" | {info.dataset} |")
     return "\n".join(lines) + "\n"
+
+
+def _mark(info: TaskInfo, pattern: Pattern) -> str:
+    backbone = info.backbones.get(pattern, "")
+    return f"({backbone})" if pattern in info.retired else backbone
 
 
 def _task(info: TaskInfo, results: Results) -> str:
@@ -109,6 +118,9 @@ def _task(info: TaskInfo, results: Results) -> str:
     known = [r for r in info.references if info.metric(r.metric).headline]
     if known:
         lines += [f"* Reference `{r.name}`, of {r.metric}: {r.help}" for r in known]
+        lines.append("")
+    if info.retired:
+        lines += [f"* Retired on {p.value}: {why}" for p, why in info.retired.items()]
         lines.append("")
     if info.differences:
         lines.append(f"Differs from CAB's task: {info.differences}\n")

@@ -59,9 +59,9 @@ def compact(store: ResultStore, most_bytes: int) -> list[Path]:
     temporaries = []
     for name, group in sorted(groups.items()):
         group.sort(key=_order)
-        temporary = store.root / f".{name}.tmp"
         table = pa.Table.from_pylist(group, schema=schema)
         try:
+            temporary = store.beside.temporary(name)
             pq.write_table(
                 table, temporary, compression="zstd", compression_level=19,
                 write_page_checksum=True,

@@ -69,7 +69,8 @@ def bench(
     if out is not None:
         return _measured(order, ResultStore(Path(out)))
     with tempfile.TemporaryDirectory(prefix="cab-bench-") as folder:
-        return _measured(order, ResultStore(Path(folder)))
+        # Not the folder itself: a store keeps files beside its own.
+        return _measured(order, ResultStore(Path(folder) / "rows"))
 
 
 def _measured(order: BenchOrder, store: ResultStore) -> pd.DataFrame:

@@ -82,7 +82,10 @@ def run(
     task: Annotated[
         list[str] | None,
         typer.Option(
-            "--task", "-t", help="Task id, probes or all; default: all tasks that are no probes."
+            "--task",
+            "-t",
+            help="Task id, probes or all; default: all that are no probes, on the patterns where "
+            "they measure attention.",
         ),
     ] = None,
     scale: Annotated[str, typer.Option(help="tiny, small, base or paper.")] = "small",

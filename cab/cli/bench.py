@@ -67,7 +67,8 @@ def bench_command(order: BenchOrder, choice: BenchChoice) -> int:
     )
     plan = ordered.bench.plan
     todo = missing_cells(plan.cells, store, again)
-    for note in (*plan.notes, *ordered.notes):
+    beside = store.beside.note()
+    for note in (*plan.notes, *ordered.notes, *([beside] if beside else [])):
         console.print(dim(note))
     seconds = ordered.sweep[0].cell_seconds
     console.print(
@@ -118,9 +119,7 @@ def _show(
     ends = rows[rows["phase"].isna() & (rows["status"] != "ok")]
     for message in dict.fromkeys(ends["message"]):
         console.print(str(message), soft_wrap=True)
-    # Readers of Parquet folders leave out names with an underscore.
-    drawn = store.root / "_drawn"
-    drawn.mkdir(exist_ok=True)
+    drawn = store.drawings()
     written = save_plots(curves, drawn)
     long_frame(curves).to_csv(drawn / "bench.csv", index=False)
     console.print(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from cab.cli.console import bold, console, dim, styled, table, words
 from cab.errors import UnknownEntryError
-from cab.info import AttentionInfo, Family, Scale
+from cab.info import AttentionInfo, Family, Scale, TaskInfo
 from cab.patterns import Pattern
 from cab.registries import ATTENTIONS, TASKS
 from cab.registry import BrokenEntry
@@ -58,21 +58,34 @@ def print_support(infos: Sequence[AttentionInfo]) -> None:
 def print_tasks() -> None:
     """Ids, patterns, scales, metrics, titles; probes last."""
     shown = table("id", "patterns", "scales", "first metric", "title")
-    probes = 0
+    probes, retired = 0, False
     for info in sorted(TASKS.infos(), key=lambda info: (info.probe, info.id)):
         if info.probe and not probes:
             shown.add_section()
             shown.add_row(bold("probes"), "", "", "", dim("cab run --task probes"))
         probes += info.probe
+        retired |= bool(info.retired)
         shown.add_row(
             info.id,
-            " ".join(p.abbreviation for p in Pattern if p in info.backbones),
+            " ".join(_pair(info, p) for p in Pattern if p in info.backbones),
             _span(info.scales),
             info.metrics[0].name,
             info.title,
         )
     console.print(shown)
     _print_broken("task", TASKS.broken())
+    if retired:
+        console.print(
+            dim(
+                "\n(NS): does not tell attention from none there, so it is measured and ranked "
+                "only where the task is named; why: cab show ID"
+            )
+        )
+
+
+def _pair(info: TaskInfo, pattern: Pattern) -> str:
+    """The pattern's abbreviation, in parentheses where the task is retired on it."""
+    return f"({pattern.abbreviation})" if pattern in info.retired else pattern.abbreviation
 
 
 def _span(scales: Sequence[Scale]) -> str:

@@ -92,7 +92,8 @@ def run_command(
     from_reference = {cell.key for cell in taken}
     own = [cell for cell in plan.cells if cell.key not in from_reference]
     todo = missing_cells(own, store, again)
-    for note in plan.notes:
+    beside = None if dry_run else store.beside.note()
+    for note in (*plan.notes, *([beside] if beside else [])):
         console.print(dim(note))
     console.print(
         f"{len(plan.cells)} cells, {len(own) - len(todo)} in {out} already, "

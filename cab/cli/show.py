@@ -181,6 +181,13 @@ def _show_task(info: TaskInfo) -> None:
     for pattern, backbone in info.backbones.items():
         slots.add_row(pattern.value, backbone)
     console.print(slots)
+    for pattern, why in info.retired.items():
+        console.print(
+            words(
+                "\n", bold(f"{pattern.value}: only where the task is named"),
+                f" (--task {info.id}): it does not tell attention from none there. {why}",
+            )
+        )  # fmt: skip
     metrics = table("metric", "unit", "better", "meaning", title="\nMetrics")
     for metric in info.metrics:
         better = "higher" if metric.higher_is_better else "lower"

@@ -29,6 +29,7 @@ from cab.sheets.naming import slug
 from cab.sheets.notes import folder_notes
 from cab.sheets.pairs import pairs_sheet
 from cab.sheets.provenance import sources_sheet
+from cab.sheets.run_costs import disturbed_notes
 from cab.sheets.standings import OVERALL, board_sheet, overall_sheet, rating_sheet
 from cab.track import Setting, Track
 from cab.version import SUITE_VERSION
@@ -165,6 +166,7 @@ def _track(
     plots = [plot for plot in plots if plot]
     if plots:
         parts.append(f'<div class="plots">{"".join(plots)}</div>')
+    parts += [f'<p class="lead">{html.escape(note)}</p>' for note in disturbed_notes(points)]
     return parts
 
 

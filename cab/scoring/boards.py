@@ -32,10 +32,12 @@ def family_of(attention: str) -> str | None:
 
 def board(results: Results, track: Track, tasks: Collection[str] = ()) -> QualityBoard:
     """Standings by the registered tasks' headline metrics, over some tasks or (none named) all
-    but probes.
+    but probes and those that are retired on the track's pattern.
     """
-    probes = [info.id for info in TASKS.infos() if info.probe]
-    return quality_board(results, track, headline_metrics(), tasks, probes)
+    infos = TASKS.infos()
+    probes = [info.id for info in infos if info.probe]
+    retired = [info.id for info in infos if track.pattern in info.retired]
+    return quality_board(results, track, headline_metrics(), tasks, probes, retired)
 
 
 def boards(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from cab.admission import options_of
 from cab.controls import BASELINE
 from cab.cost_metrics import DENSITY, LATENCY, PEAK_MEMORY, ratio_baseline, ratio_to
 from cab.scoring.intervals import UNKNOWN, Interval, process_interval
@@ -38,6 +39,8 @@ class CostPoint:
     """What ``latency_ratio`` is taken to"""
     density: Interval = UNKNOWN
     """Share of the visible pairs that a sparse entry read"""
+    disturbed: int = 0
+    """Processes that were timed while others kept the machine busy, of rows that say it"""
 
 
 def cost_points(results: Results, track: Track) -> list[CostPoint]:
@@ -61,6 +64,7 @@ def cost_points(results: Results, track: Track) -> list[CostPoint]:
                 beside=beside,
                 memory=_interval(group, PEAK_MEMORY),
                 density=_interval(group, DENSITY),
+                disturbed=_disturbed(group),
                 status="ok" if bad.empty else str(bad["status"].iloc[0]),
                 head_dim=_whole(group["head_dim"]),
                 heads=_whole(group["heads"]),
@@ -82,6 +86,21 @@ def _whole(column: pd.Series) -> int:
     """The first number that is recorded, 0 where none is: failures may have no geometry."""
     known = column.dropna()
     return int(known.iloc[0]) if len(known) else 0
+
+
+def _disturbed(rows: pd.DataFrame) -> int:
+    if "environment" not in rows:
+        return 0
+    # Few texts are parsed: most rows of a process share theirs, and most name no such thing.
+    said = rows[["cell", "environment"]].dropna().drop_duplicates()
+    said = said[said["environment"].astype(str).str.contains('"noisy"', regex=False)]
+    return len(
+        {
+            cell
+            for cell, text in said.itertuples(index=False)
+            if (options_of(str(text)) or {}).get("noisy")
+        }
+    )
 
 
 def _interval(group: pd.DataFrame, metric: str) -> Interval:

@@ -113,6 +113,13 @@ class QualityBoard:
     """What the standings are made of, tasks that are left out not among it"""
     pairs: Pairs | None = None
     """Comparisons of all entries that have an index"""
+    retired: list[str] = field(default_factory=list)
+    """Measured tasks that are known to tell nothing on this pattern, and do not count"""
+
+    @property
+    def aside(self) -> list[str]:
+        """Measured tasks that do not count unless they are named."""
+        return [*self.probes, *self.retired]
 
     def standing(self, entry: str) -> Standing:
         """Of one entry.
@@ -160,6 +167,7 @@ def quality_board(
     headline: Mapping[str, list[str]],
     tasks: Collection[str] = (),
     probes: Collection[str] = (),
+    retired: Collection[str] = (),
 ) -> QualityBoard:
     """Rank the entries of a track.
 
@@ -167,18 +175,21 @@ def quality_board(
         results: current rows.
         track: what may share a table.
         headline: names of the headline metrics by task id, the first one decides discrimination.
-        tasks: those to rank by; none named: all but probes, or the probes where nothing else was
-            measured.
+        tasks: those to rank by; none named: all but probes and retired ones, or these where nothing
+            else was measured.
         probes: tasks that isolate one ability on a problem with a known ceiling. Ratios of errors
             are so large there that a mean with other tasks would be about them alone.
+        retired: tasks that are known not to tell attention from none on this pattern.
     """
     table = _headline(scores(results, track), headline)
-    aside: list[str] = []
+    aside: list[list[str]] = [[], []]
     if tasks:
         table = table[table["task"].isin(list(tasks))]
-    elif not table["task"].isin(list(probes)).all():
-        aside = sorted(set(table["task"].astype(str)) & set(probes))
-        table = table[~table["task"].isin(aside)]
+    else:
+        for place, group in enumerate((retired, probes)):
+            if not table["task"].isin(list(group)).all():
+                aside[place] = sorted(set(table["task"].astype(str)) & set(group))
+                table = table[~table["task"].isin(aside[place])]
     left_out, unjudged, kept = [], [], []
     for task in sorted(str(name) for name in table["task"].unique()):
         part = table[table["task"] == task]
@@ -203,7 +214,8 @@ def quality_board(
         for entry, attention, grade in origins.itertuples(index=False)
     ]
     ranked, pairs = _ranked(standings, ranked_by)
-    return QualityBoard(ranked, kept, left_out, unjudged, aside, ranked_by, pairs)
+    gone, probed = aside
+    return QualityBoard(ranked, kept, left_out, unjudged, probed, ranked_by, pairs, gone)
 
 
 def _headline(table: pd.DataFrame, headline: Mapping[str, list[str]]) -> pd.DataFrame:

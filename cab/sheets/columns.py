@@ -24,6 +24,7 @@ INDEX_IS = (
 GENERAL_IS = "what other tasks of this kind and other seeds would give"
 DENSITY_IS = "share of the visible pairs of query and key that a sparse entry reads"
 """Of its own account (`cab.density`), on the inputs of the measurement"""
+DISTURBED_IS = "processes that were timed while others kept the machine busy"
 HERE_IS = "what other seeds would give on these very tasks"
 
 RANK = Column("#", right=True, page="Rank", help=MARKS)
@@ -52,6 +53,7 @@ OUTCOME = Column("outcome")
 MESSAGE = Column("message")
 TIMES = Column("times", right=True, key="times")
 PROCESSES = Column("processes", right=True, key="processes")
+DISTURBED = Column("disturbed", right=True, help=DISTURBED_IS)
 AVERAGE = Column("average", right=True, more=True, number="average")
 TO_BASELINE = Column(f"to {BASELINE}", right=True, more=False, number="relative_cost")
 DIFFERENCE = Column("difference", right=True)

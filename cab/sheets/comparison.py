@@ -44,7 +44,12 @@ def comparison_sheets(results: Results, one: str, other: str, track: Track) -> l
                  compared.lacking.items()]  # fmt: skip
         notes += [f"{task.task} is left out: it does not measure attention here"
                   for task in found.left_out]  # fmt: skip
-        notes += [n for n in stale_notes(results, track) if speaks_of(n, (one, other))]
+        notes += [
+            f"{task} is left out: it does not measure attention here" for task in found.retired
+        ]
+        notes += [
+            n for n in stale_notes(results, track, found.retired) if speaks_of(n, (one, other))
+        ]
         labels = {s.entry: s.label for s in found.standings}
         sheets.append(_quality(compared, track, about | _labels(labels, one, other), notes))
     of_cost = results.select(track, kind="efficiency")

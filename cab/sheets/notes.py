@@ -39,6 +39,10 @@ def board_notes(
         to_probes: what the reader does to rank by probes.
     """
     notes = [left_out_words(found) for found in board.left_out]
+    notes += [
+        f"{task} is left out: it does not tell attention from none here; why: cab show {task}"
+        for task in board.retired
+    ]
     if board.probes:
         notes.append(f"probes are ranked on their own ({to_probes}): {', '.join(board.probes)}")
     if len(board.tasks) in (2, 3):

@@ -37,6 +37,7 @@ def points_sheet(points: Sequence[CostPoint], labels: Mapping[str, str], title: 
         *_quantity("peak memory", "peak_memory", "B", lambda p: p.memory, keep=5),
         *([_DENSITY] if any(p.density.n for p in points) else []),
         Field(columns.PROCESSES.kept(6), lambda p: str(_processes(p)), _processes_data),
+        *([_DISTURBED] if any(p.disturbed for p in points) else []),
     )
     ordered = sorted(points, key=lambda p: p.length)  # within a length as they come
     notes = unsure_notes(i for p in ordered for i in (p.latency, p.latency_ratio, p.memory))
@@ -48,6 +49,16 @@ _DENSITY: Field[CostPoint] = Field(
     lambda p: share(p.density.value),
     lambda p: interval_data("density", p.density),
 )
+
+
+_DISTURBED: Field[CostPoint] = Field(
+    columns.DISTURBED.kept(7), lambda p: disturbed_words(p), lambda p: {"disturbed": p.disturbed}
+)
+
+
+def disturbed_words(point: CostPoint) -> str:
+    """``2 of 3``: how many of its processes were disturbed; a dash where none was."""
+    return f"{point.disturbed} of {_processes(point)}" if point.disturbed else NOTHING
 
 
 def _beside(points: Sequence[CostPoint]) -> str:

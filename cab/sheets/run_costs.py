@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cab.admission import options_of
 from cab.controls import DISTURBED
 from cab.scoring.efficiency import CostPoint, cost_points
 from cab.scoring.results import Results, entry_labels
@@ -39,7 +38,7 @@ def run_cost_sheets(results: Results, track: Track, entries: Sequence[str]) -> l
     if sheets:
         notes = dict.fromkeys(note for sheet in sheets for note in sheet.notes)
         sheets = [replace(sheet, notes=()) for sheet in sheets]
-        disturbed = _disturbed_notes(results, track, entries)
+        disturbed = disturbed_notes(points)
         sheets[-1] = replace(sheets[-1], notes=(_METHOD, *notes, *disturbed))
     return sheets
 
@@ -52,19 +51,13 @@ def _title(phase: str, first: CostPoint, results: Results, track: Track) -> str:
     )
 
 
-def _disturbed_notes(results: Results, track: Track, entries: Sequence[str]) -> list[str]:
+def disturbed_notes(points: Sequence[CostPoint]) -> list[str]:
     """Which points were measured while others kept the machine busy, and what to do."""
-    rows = results.select(track, kind="efficiency")
-    rows = rows[rows["entry"].isin(list(entries)) & rows["phase"].notna()]
-    rows = rows[[bool((options_of(text) or {}).get("noisy")) for text in rows["environment"]]]
-    if rows.empty:
+    found = sorted((p for p in points if p.disturbed), key=lambda p: (p.phase, p.length, p.entry))
+    if not found:
         return []
-    places = rows.groupby(["phase", "length_q", "entry"], observed=True)["cell"].nunique()
-    total = int(places.sum())
-    named = [
-        f"{entry} {SHORT.get(str(phase), phase)} {int(length):,}"
-        for phase, length, entry in places.index
-    ]
+    total = sum(p.disturbed for p in found)
+    named = [f"{p.entry} {SHORT.get(p.phase, p.phase)} {p.length:,}" for p in found]
     most = 4
     more = f" and {len(named) - most} others" if len(named) > most else ""
     return [

@@ -37,7 +37,7 @@ def board_sheet(results: Results, board: QualityBoard, track: Track, shown: Show
         *hybrid_notes(results, track, board.tasks),
         *failure_notes(results, track),
     ]
-    notes += stale_notes(results, track, aside=board.probes)
+    notes += stale_notes(results, track, aside=board.aside)
     if len(standings) < len(board.standings):
         notes.append(HIDDEN)
     density = mean_densities(results, track, board.tasks)

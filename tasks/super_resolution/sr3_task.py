@@ -200,6 +200,11 @@ SETTINGS = {
         "of the last five checkpoints; photographs of all kinds, not faces; below scale paper the "
         "difference to the enlarged picture is diffused, the network predicts velocities, and "
         "sampling is deterministic in few steps (8 at small, 50 at base)",
+        retired={
+            Pattern.NONCAUSAL_SELF: "the convolutions of the U-Net do what attention does: psnr of "
+            "softmax 22.36 ± 0.23, of none 22.38 ± 0.20, a gap of -0.2 spreads at scale small, "
+            "three seeds on a CPU. The task super-resolution measures self attention on these data",
+        },
         paper="Saharia et al., Image Super-Resolution via Iterative Refinement",
         url="https://arxiv.org/abs/2104.07636",
     )

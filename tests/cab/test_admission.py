@@ -4,14 +4,11 @@ import shutil
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.dataset as dataset
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from cab import result_sources
-from cab.artifact import Artifact
-from cab.artifact_folders import OLD_FOLDER
 from cab.cli.app import app
 from cab.schema import SCHEMA
 from cab.store import ResultStore
@@ -163,30 +160,6 @@ def test_text_from_files_is_shown_escaped(folder):
     for words in COMMANDS:
         shown = said(folder, *words)
         assert all(c == "\n" or c.isprintable() for c in shown), words
-
-
-def test_standard_readers_read_the_folder(folder):
-    store = ResultStore(folder)
-    rows = store.read().num_rows
-    store.attach("c" * 32, [Artifact("a", "txt", "one", b"text")])
-    assert len(pd.read_parquet(folder)) == rows
-    assert dataset.dataset(folder).count_rows() == rows
-    assert pq.read_table(folder).num_rows == rows
-
-
-def test_artifacts_of_an_earlier_version_are_read_and_moved(folder):
-    store, made = ResultStore(folder), [Artifact("a", "txt", "one", b"text")]
-    for cell in ("1" * 32, "2" * 32):
-        store.attach(cell, made)
-    (folder / "_artifacts").rename(folder / OLD_FOLDER)
-    assert store.artifacts("1" * 32) == made
-    newer = [Artifact("a", "txt", "one", b"newer")]
-    store.attach("2" * 32, newer)
-    assert store.artifacts("2" * 32) == newer
-    store.prepare()
-    assert not (folder / OLD_FOLDER).exists()
-    assert store.artifacts("1" * 32) == made
-    assert store.artifacts("2" * 32) == newer
 
 
 def test_foreign_files_are_named_beside_a_merged_copy(folder, monkeypatch):

@@ -15,7 +15,7 @@ from cab.store import ResultStore
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     monkeypatch.setattr(merged_copy, "SMALL", 4)
-    made = ResultStore(tmp_path)
+    made = ResultStore(tmp_path / "runs")
     made.prepare()
     for number in range(8):
         add(made, number)
@@ -32,8 +32,12 @@ def values(store, **choice):
     return sorted(store.read(["value"], **choice)["value"].to_pylist())
 
 
+def copy_of(store):
+    return store.beside.folder / merged_copy.FOLDER
+
+
 def parts(store):
-    return list((store.root / merged_copy.FOLDER).glob("*.parquet"))
+    return list(copy_of(store).glob("*.part"))
 
 
 WHOLE = sorted([float(n) for n in range(8)] * 2)
@@ -80,22 +84,22 @@ def test_a_file_that_is_gone_or_changed_is_not_read_from_it(store):
         store.read()
 
 
-@pytest.mark.parametrize("damage", ["parquet", "json"])
+@pytest.mark.parametrize("damage", ["part", "json"])
 def test_a_damaged_copy_is_not_used(store, damage):
     store.read()
-    (path,) = (store.root / merged_copy.FOLDER).glob(f"*.{damage}")
+    (path,) = copy_of(store).glob(f"*.{damage}")
     path.write_bytes(b"damaged")
     assert values(store) == WHOLE
 
 
 def test_it_may_be_deleted(store):
     store.read()
-    shutil.rmtree(store.root / merged_copy.FOLDER)
+    shutil.rmtree(copy_of(store))
     assert values(store) == WHOLE
 
 
 def test_a_folder_that_cannot_be_written_is_read_file_by_file(store):
-    (store.root / merged_copy.FOLDER).write_text("in the way")
+    copy_of(store).write_text("in the way")
     assert values(store) == WHOLE
 
 
@@ -110,8 +114,17 @@ def test_old_parts_of_no_use_are_removed(store):
 
 
 def test_few_files_are_read_as_they_are(tmp_path):
-    store = ResultStore(tmp_path)
+    store = ResultStore(tmp_path / "runs")
     store.prepare()
     add(store, 1)
     store.read()
-    assert not (tmp_path / merged_copy.FOLDER).exists()
+    assert not copy_of(store).exists()
+
+
+def test_a_copy_of_an_earlier_version_goes(store):
+    store.read()
+    shutil.copytree(copy_of(store), store.root / ".merged")
+    assert values(store) == WHOLE
+    store.prepare()
+    assert not (store.root / ".merged").exists()
+    assert values(store) == WHOLE

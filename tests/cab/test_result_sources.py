@@ -61,7 +61,7 @@ def test_a_merged_copy_carries_no_label_of_its_own(folders, monkeypatch):
         ResultStore(own).append([row(f"c{number}", label="reference")])
     for _ in range(2):
         assert set(labels(ResultStore(own).read()).values()) == {"self-reported"}
-    assert (own / merged_copy.FOLDER).exists()
+    assert list((ResultStore(own).beside.folder / merged_copy.FOLDER).glob("*.json"))
 
 
 def test_both_are_read_like_one_store(folders):
@@ -111,15 +111,15 @@ def test_artifacts_are_found_in_both(folders):
     assert [sources.has_artifacts(c) for c in ("mine", "theirs", "none")] == [True, True, False]
 
 
-def test_nothing_is_written_into_the_reference(folders, monkeypatch):
+def test_nothing_is_written_into_the_reference(folders, tmp_path, monkeypatch):
     own, reference = folders
     monkeypatch.setattr(merged_copy, "SMALL", 2)
     for number in range(6):
         ResultStore(reference).append([row(f"c{number}")])
-    before = sorted(reference.rglob("*"))
+    before = sorted(tmp_path.rglob("reference*/**/*"))
     for sources in (ResultSources.at(own), ResultSources.at(reference)):
         assert sources.read().num_rows == 6
-        assert sorted(reference.rglob("*")) == before
+        assert sorted(tmp_path.rglob("reference*/**/*")) == before
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")

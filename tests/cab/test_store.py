@@ -81,15 +81,17 @@ def test_older_schema_and_unknown_columns_are_read(tmp_path):
 def test_temporary_files_are_ignored_and_old_ones_swept(tmp_path):
     import os
 
-    store = ResultStore(tmp_path)
-    half = tmp_path / ".half.parquet.tmp"
-    half.write_bytes(b"PAR1 not finished")
-    assert store.read().num_rows == 0
+    store = ResultStore(tmp_path / "runs")
     store.prepare()
-    assert half.exists()
-    os.utime(half, (0, 0))
-    store.prepare()
-    assert not half.exists()
+    # Beside the folder; an earlier version wrote them inside.
+    for half in (store.beside.temporary("half.parquet"), store.root / ".half.parquet.tmp"):
+        half.write_bytes(b"PAR1 not finished")
+        assert store.read().num_rows == 0
+        store.prepare()
+        assert half.exists()
+        os.utime(half, (0, 0))
+        store.prepare()
+        assert not half.exists()
 
 
 def test_a_corrupt_file_is_named(tmp_path):
@@ -140,9 +142,9 @@ def test_artifacts_come_back_in_order(tmp_path):
 
 
 def test_damaged_artifacts_are_named(tmp_path):
-    store = ResultStore(tmp_path)
+    store = ResultStore(tmp_path / "runs")
     store.attach("c" * 32, [Artifact("a", "txt", "", b"x")])
-    (tmp_path / "_artifacts" / ("c" * 32) / "a.txt").unlink()
+    (tmp_path / "runs.files" / "artifacts" / ("c" * 32) / "a.txt").unlink()
     with pytest.raises(StoreError, match="remove that folder"):
         store.artifacts("c" * 32)
 

@@ -49,12 +49,12 @@ def test_table_files_and_reuse(cab_in, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     for phrase in ("forward", "fwd + bwd", "decode", "claimed", "pays", "energy is not available"):
         assert phrase in done.stdout
-    out = tmp_path / "bench"
-    svg = (out / "_drawn" / "cost-causal-self-cpu.svg").read_text()
+    out, drawings = tmp_path / "bench", tmp_path / "bench.files" / "drawn"
+    svg = (drawings / "cost-causal-self-cpu.svg").read_text()
     assert svg.startswith("<svg")
     assert "linear-elu" in svg
     assert "causal-self, B2 H2 D16 float32, cpu; cab " in svg
-    drawn = {path.name for path in (out / "_drawn").iterdir()}
+    drawn = {path.name for path in drawings.iterdir()}
     panels = {
         *(f"latency-causal-self-{p}-cpu" for p in ("forward", "forward-backward", "decode")),
         *(f"memory-causal-self-{p}-cpu" for p in ("forward", "forward-backward", "decode")),
@@ -64,7 +64,7 @@ def test_table_files_and_reuse(cab_in, tmp_path):
         wanted | {f"cost-causal-self-cpu.{end}" for end in ("svg", "pdf", "png")} | {"bench.csv"}
         == drawn
     )
-    frame = pd.read_csv(out / "_drawn" / "bench.csv")
+    frame = pd.read_csv(drawings / "bench.csv")
     timed = frame[frame["metric"] == "latency"]
     assert set(timed["phase"]) == {"forward", "forward_backward", "decode"}
     assert set(timed["length"]) == {128, 256}
@@ -87,7 +87,7 @@ def test_table_files_and_reuse(cab_in, tmp_path):
     again = cab_in(*words)
     assert again.returncode == 0
     assert "2 in bench already, 0 to run" in again.stdout
-    pd.testing.assert_frame_equal(pd.read_csv(out / "_drawn" / "bench.csv"), frame)
+    pd.testing.assert_frame_equal(pd.read_csv(drawings / "bench.csv"), frame)
     # Other sizes are other cells.
     other = cab_in(*words[:-2], "--phase", "decode", "--processes", "1", "--out", "bench")
     assert "0 in bench already, 1 to run" in other.stdout
@@ -166,13 +166,11 @@ def test_a_function_a_baseline_a_sweep_and_what_shows_them(cab_in, tmp_path):
     ratios = {name for name in read["metric"] if name.startswith("latency_ratio")}
     assert ratios == {"latency_ratio_sdpa_math"}
     assert all('"baseline": "sdpa-math"' in text for text in read["environment"].dropna())
-    frame = pd.read_csv(tmp_path / "bench" / "_drawn" / "bench.csv")
+    frame = pd.read_csv(tmp_path / "bench.files" / "drawn" / "bench.csv")
     assert set(frame["baseline"]) == {"sdpa-math"}
     assert set(frame["batch"]) == {1, 2}
-    drawn = (
-        tmp_path / "bench" / "_drawn" / "cost-causal-self-cpu-b2-h2-d8-float32.svg"
-    ).read_text()
-    assert "sdpa-math" in drawn
+    drawn = tmp_path / "bench.files" / "drawn" / "cost-causal-self-cpu-b2-h2-d8-float32.svg"
+    assert "sdpa-math" in drawn.read_text()
 
     # No digit is cut in a narrow terminal.
     narrow = cab_in(*words, columns=80)

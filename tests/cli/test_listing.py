@@ -49,6 +49,15 @@ def test_every_entry_is_listed(cab_in, what, registry, package):
     assert all(f"\n{name} " in listed for name in ours)
 
 
+def test_pairs_that_tell_nothing_are_marked_and_explained(cab_in):
+    listed = cab_in("list", "tasks", columns=140).stdout
+    assert "(NS) CS CC" in listed
+    assert "(NS): does not tell attention from none there" in " ".join(listed.split())
+    shown = " ".join(cab_in("show", "summarization", "--no-reference", "--out", ".").stdout.split())
+    assert "noncausal-self: only where the task is named (--task summarization)" in shown
+    assert "a gap of 0.0 spreads" in shown
+
+
 def test_patterns_are_explained(cab_in):
     listed = cab_in("list", "patterns").stdout
     assert "causal-cross" in listed

@@ -95,10 +95,12 @@ class StoreBuilder:
         scale: str = "tiny",
         lengths: tuple[int, ...] = (256, 512, 1024),
         oom: dict[str, int] | None = None,
+        disturbed: dict[str, int] | None = None,
     ) -> None:
         """Latency, ratio and peak memory that grow with a power of the length.
 
-        ``oom`` gives the length from which an attention runs out of memory.
+        ``oom`` gives the length from which an attention runs out of memory, ``disturbed`` one at
+        which others kept the machine busy during its first process.
         """
         for attention, exponent in exponents.items():
             limit = (oom or {}).get(attention, max(lengths) + 1)
@@ -109,6 +111,8 @@ class StoreBuilder:
                 for phase, factor in (("forward", 1.0), ("forward_backward", 3.0)):
                     for length in lengths:
                         row = base | {"length_q": length, "length_k": length}
+                        if process == 0 and (disturbed or {}).get(attention) == length:
+                            row |= {"environment": json.dumps({"torch": "2.9.0", "noisy": True})}
                         if length >= limit:
                             row |= {"phase": phase, "status": "oom"}
                             rows.append(row | {"message": f"out of memory at length {length}"})

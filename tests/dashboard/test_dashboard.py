@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from cab.patterns import Pattern
 from cab.scoring.results import load_results
@@ -199,6 +201,42 @@ def test_cost_states_what_was_timed_and_never_hides_an_outcome(
         ("lla", "forward + backward", "1024", "oom"),
         ("none", "all", "all", "timeout"),
     }
+
+
+def charts_of(page: AppTest) -> dict[str, tuple[str, pd.DataFrame]]:
+    """By name: the drawing of every chart, and the points that it is made of."""
+    found = {}
+    for chart in page.get("vega_lite_chart"):
+        spec = json.loads(chart.proto.spec)
+        frames = [pa.ipc.open_stream(d.data.data).read_pandas() for d in chart.proto.datasets]
+        points = next(frame for frame in frames if "entry" in frame)
+        found[spec["usermeta"]["embedOptions"]["downloadFileName"]] = chart.proto.spec, points
+    return found
+
+
+def test_disturbed_points_are_marked(store: StoreBuilder, open_page: Open) -> None:
+    store.cost({"softmax": 2.0, "lla": 2.5}, disturbed={"lla": 512})
+    page = go(open_page(), "Cost")
+    found = table(page, "Latency").set_index(["Entry", "Length"])["Disturbed"]
+    assert found.pop(("lla", 512)) == "1 of 3"
+    assert set(found) == {"-"}
+    assert "A ring marks 1 point disturbed" in words(page)
+    for name, (spec, points) in charts_of(page).items():
+        marked = points[points["ring"]]
+        timed = not name.startswith("memory")  # neighbours take time, not memory
+        assert list(zip(marked["entry"], marked["length"], strict=True)) == [("lla", 512)] * timed
+        assert ("datum.ring" in spec) == timed
+        assert ("Disturbed" in spec) == timed
+
+
+def test_nothing_is_marked_where_nothing_was_disturbed(
+    store: StoreBuilder, open_page: Open
+) -> None:
+    store.cost({"softmax": 2.0, "lla": 2.5})
+    page = go(open_page(), "Cost")
+    assert "Disturbed" not in table(page, "Latency")
+    assert "A ring" not in words(page)
+    assert not any("datum.ring" in spec for spec, _ in charts_of(page).values())
 
 
 def test_the_phase_switch_shows_other_numbers(store: StoreBuilder, open_page: Open) -> None:

@@ -130,7 +130,7 @@ def test_compaction_never_exceeds_its_size(store):
     with pytest.raises(StoreError, match="it may have"):
         compact(store, 1000)
     assert store.files() == before
-    assert not list(store.root.glob(".*.tmp"))
+    assert not store.beside.temporaries()
     store.attach("cell0", [Artifact("sample", "txt", "a sample", bytes(10_000))])
     with pytest.raises(StoreError, match="it may have"):
         compact(store, sum(path.stat().st_size for path in compact(store, 2**20)))

@@ -11,6 +11,8 @@ import pytest
 
 from cab.cli.console import console
 from cab.cli.formats import print_sheet
+from cab.report.album import Album
+from cab.report.page import page
 from cab.schema import table_of
 from cab.scoring.efficiency import cost_points
 from cab.scoring.results import current
@@ -127,18 +129,26 @@ def test_an_entry_that_was_held_up_has_no_interval_and_the_table_says_why():
     assert not any("not known" in note or "disturbed" in note for note in quiet)
 
 
+def test_a_report_names_disturbed_points():
+    timings = ["lla", "softmax"]
+    for held_up in ([], ["lla"]):
+        results = timed(timings, held_up)
+        text = page(results, results.settings(), "a folder", album=Album())
+        assert ("disturbed by what else ran here: 12 measurements" in text) == bool(held_up)
+
+
 @pytest.mark.parametrize("name", ["latency", "memory", "latency-ratio"])
 def test_no_axis_is_stretched_by_what_is_not_known(name):
-    from dashboard import cost as page
+    from dashboard import cost as shown
     from dashboard.looks import EntryLooks
 
     timings = ["lla", "softmax"]
     results = timed(timings, held_up=["lla"])
     points = [p for p in cost_points(results, TRACK) if p.phase == "forward"]
     looks = EntryLooks([(entry, entry) for entry in timings])
-    drawn = (page.LATENCY, page.MEMORY, page.ratio_of(points))
+    drawn = (shown.LATENCY, shown.MEMORY, shown.ratio_of(points))
     quantity = {quantity.name: quantity for quantity in drawn}[name]
-    chart = page._lines(points, quantity, looks).to_dict()
+    chart = shown._lines(points, quantity, looks).to_dict()
     domains = [
         layer["encoding"]["y"]["scale"]["domain"]
         for layer in chart["layer"]

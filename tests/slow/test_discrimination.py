@@ -29,8 +29,8 @@ def test_softmax_beats_none_clearly_on_enough_tasks_of_every_pattern(tmp_path):
         table = scores(results, Track(pattern.value, "small", "cpu"))
         ratios = {}
         for info in TASKS.infos():
-            if pattern not in info.patterns:
-                continue
+            if pattern not in info.patterns or pattern in info.retired or info.probe:
+                continue  # which are not run unless their task is named
             found = discrimination(table, info.id, headline[info.id][0])
             assert found is not None, (info.id, pattern)
             if info.dataset != "generated":

@@ -8,6 +8,22 @@ import zipfile
 
 import pytest
 
+from cab.result_sources import reference_store
+
+
+def samples(names):
+    return sorted(name for name in names if name.startswith("results/reference.files/artifacts/"))
+
+
+@pytest.mark.slow
+def test_a_wheel_has_the_samples_of_the_reference_results(wheel):
+    beside = reference_store().beside.folder
+    kept = [path for path in beside.rglob("*") if path.is_file()]
+    assert kept
+    assert samples(zipfile.ZipFile(wheel).namelist()) == samples(
+        path.relative_to(beside.parents[1]).as_posix() for path in kept
+    )
+
 
 @pytest.mark.slow
 def test_a_wheel_has_a_leaderboard(wheel, tmp_path):
