@@ -164,6 +164,11 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def count_range(least: int, most: int) -> str:
+    """``3``, or ``1-3`` where counts differ."""
+    return str(least) if least == most else f"{least}-{most}"
+
+
 def number(value: float) -> float | None:
     """For machines: None for what is not finite."""
     return float(value) if math.isfinite(value) else None
