@@ -12,7 +12,7 @@ from cab.patterns import Pattern
 from cab.report.album import Album
 from cab.report.figure import Words
 from cab.report.plots import colours, correlation_plot, length_plot, pareto_plot, standings_plot
-from cab.scoring.boards import boards, controls
+from cab.scoring.boards import boards, controls, uninformative
 from cab.scoring.correlation import Correlation, correlations, without
 from cab.scoring.cost import AXES, CostAxis, costs
 from cab.scoring.efficiency import CostPoint, cost_points
@@ -21,7 +21,7 @@ from cab.scoring.origin import origin_of
 from cab.scoring.pareto import front
 from cab.scoring.quality import QualityBoard
 from cab.scoring.results import Results
-from cab.sheets.correlations import correlation_sheet, tracks_sheet, uninformative
+from cab.sheets.correlations import correlation_sheet, tracks_sheet
 from cab.sheets.costs import cost_sheet
 from cab.sheets.files import html_table
 from cab.sheets.method import METHOD
