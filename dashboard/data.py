@@ -18,6 +18,7 @@ from cab.scoring.boards import board
 from cab.scoring.efficiency import CostPoint, cost_points
 from cab.scoring.origin import Origin, origin_of
 from cab.scoring.quality import QualityBoard
+from cab.scoring.resolution import Resolution, resolution
 from cab.scoring.results import Results, load_results
 from cab.track import Track
 
@@ -92,6 +93,12 @@ def _state_of(snapshot: Snapshot) -> tuple[str, str, bool]:
 def quality_of(snapshot: Snapshot, track: Track, tasks: tuple[str, ...]) -> QualityBoard:
     """Standings over some tasks (none named: over all of the track)."""
     return board(snapshot.results, track, tasks)
+
+
+@st.cache_resource(max_entries=128, hash_funcs={Snapshot: _state_of}, show_spinner=False)
+def resolution_of(snapshot: Snapshot, track: Track, tasks: tuple[str, ...]) -> Resolution | None:
+    """What the standings over some tasks can tell; None below two ranked entries."""
+    return resolution(quality_of(snapshot, track, tasks))
 
 
 def costs_of(

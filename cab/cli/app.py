@@ -239,6 +239,13 @@ def leaderboard(
             help="A leaderboard of published numbers instead: cab2023, or cab2023+errata."
         ),
     ] = None,
+    details: Annotated[
+        bool,
+        typer.Option(
+            "--details",
+            help="What each task tells, who beats whom, and the smallest difference to be seen.",
+        ),
+    ] = False,
     format: Format = "table",
     out: Out = DEFAULT_RESULTS,
     no_reference: NoReference = False,
@@ -248,7 +255,7 @@ def leaderboard(
 
     leaderboard_command(
         pattern, task or [], scale, device, metric, sort, grade, family, published, format, out,
-        not no_reference,
+        not no_reference, details,
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from cab.cost_metrics import LATENCY, PEAK_MEMORY
 from cab.patterns import Pattern
 from cab.report.album import Album
 from cab.report.figure import Words
+from cab.report.matrix_plot import matrix_plot
 from cab.report.plots import colours, correlation_plot, length_plot, pareto_plot, standings_plot
 from cab.scoring.boards import boards, controls, uninformative
 from cab.scoring.correlation import Correlation, correlations, without
@@ -20,6 +21,7 @@ from cab.scoring.intervals import Interval
 from cab.scoring.origin import origin_of
 from cab.scoring.pareto import front
 from cab.scoring.quality import QualityBoard
+from cab.scoring.resolution import resolution
 from cab.scoring.results import Results
 from cab.sheets.correlations import correlation_sheet, tracks_sheet
 from cab.sheets.costs import cost_sheet
@@ -29,6 +31,7 @@ from cab.sheets.naming import slug
 from cab.sheets.notes import folder_notes
 from cab.sheets.pairs import pairs_sheet
 from cab.sheets.provenance import sources_sheet
+from cab.sheets.resolution import LEAD, MATRIX_IS, detectable_sheet, tasks_sheet
 from cab.sheets.standings import OVERALL, board_sheet, overall_sheet, rating_sheet
 from cab.track import Setting, Track
 from cab.version import SUITE_VERSION
@@ -141,9 +144,7 @@ def _track(
         parts.append(html_table(board_sheet(results, found, track), 3))
         words = _words(results, track, "index", "Index and what is distinguishable", STANDINGS)
         parts.append(album.add(standings_plot(found, colour), words))
-        pairs = pairs_sheet(found)
-        if pairs is not None:
-            parts.append(f"<details><summary>All pairs</summary>{html_table(pairs, 4)}</details>")
+        parts += _resolution(results, found, track, album)
         if any(s.missing for s in found.standings):
             parts.append(html_table(rating_sheet(found, track), 4))
     else:
@@ -165,6 +166,24 @@ def _track(
     plots = [plot for plot in plots if plot]
     if plots:
         parts.append(f'<div class="plots">{"".join(plots)}</div>')
+    return parts
+
+
+def _resolution(results: Results, found: QualityBoard, track: Track, album: Album) -> list[str]:
+    """What the board can tell in full; its paragraph stands below the leaderboard."""
+    told = resolution(found)
+    if told is None:
+        return []
+    words = _words(results, track, "pairs", "Who beats whom", f"{MATRIX_IS}.")
+    parts = [
+        f"<h3>{html.escape(track.titled(f'{LEAD}: {track.pattern}'))}</h3>",
+        html_table(tasks_sheet(told, track), 4),
+        html_table(detectable_sheet(told, track), 4),
+        album.add(matrix_plot(told.pairwise), words),
+    ]
+    pairs = pairs_sheet(found)
+    if pairs is not None:
+        parts.append(f"<details><summary>All pairs</summary>{html_table(pairs, 4)}</details>")
     return parts
 
 

@@ -84,6 +84,26 @@ def test_json_has_all_numbers(shown):
     assert found["overall (small, cpu)"]["rows"][0]["entry"] == "lla"
 
 
+def test_details_stand_below_the_table_and_fit_a_terminal(shown, monkeypatch):
+    monkeypatch.setattr(console, "width", 80)
+    words = ("leaderboard", "-p", "CS", "--scale", "small", "--no-reference", "--details")
+    text = shown(*words)
+    below = text[text.index("what its tasks tell") :]
+    assert max(map(len, below.splitlines())) <= 80
+    told = " ".join(text.split())
+    assert "What this board can tell: 7 ranked entries, 2 tasks, 3 seeds." in told
+    assert "without an index and not here: s4d" in told
+    assert "What this board" in shown(*words[:-1])
+    assert "what its tasks tell" not in shown(*words[:-1])
+    found = tables(shown(*words, "-f", "json"))
+    assert found["causal-self (small, cpu)"]["summary"].startswith("What this board can tell")
+    tasks = found["causal-self, what its tasks tell (small, cpu)"]["rows"]
+    assert sum(row["share"] for row in tasks) == pytest.approx(1)
+    matrix = found["causal-self, who beats whom (small, cpu)"]["rows"]
+    assert [row["rank"] for row in matrix] == list(range(1, 8))
+    assert {row["seeds"] for row in matrix} == {"3"}
+
+
 def test_csv_is_one_table(shown):
     text = shown("leaderboard", "-p", "CS", "-f", "csv")
     rows = list(csv.DictReader(io.StringIO(text)))
@@ -290,7 +310,9 @@ def test_report_is_one_whole_page(called, store, tmp_path):
     assert all(link.startswith("#") for link in tags.links)
     assert "<script" not in text
     for words in ("Rank correlations between patterns", "does the small one predict", "Method",
-                  "Environment", "A CPU", "forecasting is left out"):  # fmt: skip
+                  "Environment", "A CPU", "forecasting is left out", "What this board can tell",
+                  "what its tasks tell", "the smallest difference to be seen",
+                  "All pairs"):  # fmt: skip
         assert words in text
     for name in ABILITY:
         assert name in text
@@ -302,6 +324,7 @@ def test_figures_of_the_report_are_files_with_their_track_and_commit(called, sto
     assert code == 0, errors
     names = {path.name for path in (tmp_path / "drawn").iterdir()}
     assert {"index-causal-self-small-cpu.svg", "index-causal-self-small-cpu.pdf",
+            "pairs-causal-self-small-cpu.svg",
             "latency-by-length-causal-self-small-cpu.pdf"} <= names  # fmt: skip
     assert {name.partition(".")[2] for name in names} == {"svg", "pdf"}
     assert f"{len(names) // 2} figures" in output
@@ -321,6 +344,8 @@ def test_figures_of_the_report_are_files_with_their_track_and_commit(called, sto
         (("leaderboard", "--sort", "indx"), "did you mean index"),
         (("leaderboard", "--device", "tpu"), "unknown device 'tpu'"),
         (("leaderboard", "--family", "soft"), "unknown family 'soft'"),
+        (("leaderboard", "--details", "--metric", "latency"), "--details goes with --metric index"),
+        (("leaderboard", "--details", "--published", "cab2023"), "--published takes"),
         (("leaderboard", "--published", "cab2032"), "did you mean cab2023"),
         (("leaderboard", "--published", "cab2023", "--scale", "small"), "--published takes"),
         (("leaderboard", "--published", "cab2023", "--task", "TTT"), "did you mean TTS"),
