@@ -40,7 +40,7 @@ from cab.cli.results_commands import results_app
 from cab.cli.words import MOST_SEEDS, require_words
 from cab.locations import DEFAULT_RESULTS
 from cab.own_code import require_own_packages
-from cab.regularisers import MOST_ADVERSARIAL
+from cab.regularisers import MOST_ADVERSARIAL, parse_steps
 from cab.streams import make_legible
 
 app = typer.Typer(
@@ -103,6 +103,16 @@ def run(
             MOST_ADVERSARIAL,
         ),
     ] = None,
+    steps: Annotated[
+        float,
+        typer.Option(
+            "--steps",
+            parser=parse_steps,
+            metavar="MULTIPLE",
+            help="Train all for a multiple of the recipe's steps, as in 4x or 0.5x; such results "
+            "stand on no leaderboard.",
+        ),
+    ] = 1.0,
     data_dir: Annotated[
         Path | None,
         path("--data-dir", "Folder with a task's original data; default: the embedded data."),
@@ -151,6 +161,7 @@ def run(
             options=option or [],
             preset=preset,
             adversarial=adversarial or 0.0,
+            steps=steps,
             data_dir=data_dir,
             out=out,
             retry=retry,
