@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cab.scoring.intervals import Floats
+from cab.scoring.intervals import NAN, Floats
 from cab.scoring.ranks import ALPHA, Pairs, holm
 
 
@@ -37,11 +37,18 @@ class Adjacent:
         return self.here / self.ranks if self.ranks and self.known else float("nan")
 
 
-def adjacent(pairs: Pairs) -> Adjacent:
-    """Of pairs whose entries are in the order of their ranks."""
+def adjacent(pairs: Pairs, tasks: int) -> Adjacent:
+    """Of pairs whose entries are in the order of their ranks.
+
+    Args:
+        pairs: of a board.
+        tasks: how many it has; one says nothing of others, whatever its seeds say.
+    """
     count = max(0, len(pairs.entries) - 1)
     general = np.diagonal(pairs.p_general, offset=1)
     here = np.diagonal(pairs.p_here, offset=1)
+    if tasks == 1:
+        general = np.full(general.shape, NAN)
     known = bool(count and np.isfinite(here).all())
     return Adjacent(
         count,

@@ -41,6 +41,7 @@ class Pairwise:
     p_here: Floats
     """Corrected for all pairs; not a number on the diagonal"""
     p_general: Floats
+    """Not a number with a single task"""
     seeds: tuple[int, int]
     """Least and largest number of distinct seeds behind a p, over tasks"""
 
@@ -67,12 +68,17 @@ class Pairwise:
         return [self.relation(one, other) for other in range(len(self.entries))]
 
 
-def pairwise(pairs: Pairs) -> Pairwise:
-    """The pairs with their p-values corrected for all of them."""
-    return Pairwise(
-        pairs.entries, pairs.difference, _corrected(pairs.p_here), _corrected(pairs.p_general),
-        pairs.seeds,
-    )  # fmt: skip
+def pairwise(pairs: Pairs, tasks: int) -> Pairwise:
+    """The pairs with their p-values corrected for all of them.
+
+    Args:
+        pairs: of a board.
+        tasks: how many it has; one says nothing of others, whatever its seeds say.
+    """
+    here, general = _corrected(pairs.p_here), _corrected(pairs.p_general)
+    if tasks == 1:
+        general = np.full(general.shape, NAN)
+    return Pairwise(pairs.entries, pairs.difference, here, general, pairs.seeds)
 
 
 def _corrected(p: Floats) -> Floats:

@@ -66,8 +66,8 @@ def resolution(board: QualityBoard) -> Resolution | None:
         unranked=tuple(s.entry for s in board.standings if s.rank is None),
         signals={task: _signal(board, task, aside) for task in scores.tasks},
         contributions=contributions(scores.means()[rows], scores.tasks, mechanisms),
-        adjacent=adjacent(pairs),
-        pairwise=pairwise(pairs),
+        adjacent=adjacent(pairs, len(scores.tasks)),
+        pairwise=pairwise(pairs, len(scores.tasks)),
         detectable=detectable(pairs, len(scores.tasks), mechanisms),
     )
 

@@ -24,7 +24,7 @@ def pairs_sheet(found: QualityBoard) -> Sheet | None:
     """Every pair of ranked entries, with p-values; None for fewer than two."""
     if found.pairs is None or len(found.pairs.entries) < 2:
         return None
-    whole = pairwise(found.pairs)
+    whole = pairwise(found.pairs, len(found.scores.tasks))
     seeds = count_range(*whole.seeds)
     lines = []
     for i, one in enumerate(whole.entries):

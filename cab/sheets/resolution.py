@@ -72,6 +72,11 @@ def _separated(found: Resolution) -> list[str]:
     neighbours = found.adjacent
     if not neighbours.known:
         return ["With a single seed nothing tells one rank from the next."]
+    if len(found.tasks) == 1:
+        return [
+            f"Of {count(neighbours.ranks, 'adjacent rank')} the data separate {neighbours.here} on "
+            f"this task ({percent(neighbours.share)}); one task says nothing of others."
+        ]
     return [_separated_of(neighbours.ranks, neighbours.here, neighbours.general)]
 
 
@@ -79,14 +84,11 @@ def _seen(found: Resolution) -> list[str]:
     seen = found.detectable
     if not math.isfinite(seen.here):
         return []
-    general = (
-        f"{significant(seen.general, 2)} in general"
-        if math.isfinite(seen.general)
-        else "and one task says nothing of others"
-    )
+    where = "on this task" if len(found.tasks) == 1 else "on these tasks"
+    general = f", by {significant(seen.general, 2)} in general" if seen.general >= 0 else ""
     return [
-        f"Two mechanisms must differ by {significant(seen.here, 2)} to be told apart on these "
-        f"tasks, {'by ' if math.isfinite(seen.general) else ''}{general} ({percent(POWER)} power)."
+        f"Two mechanisms must differ by {significant(seen.here, 2)} to be told apart {where}"
+        f"{general} ({percent(POWER)} power)."
     ]
 
 
@@ -202,9 +204,9 @@ def matrix_sheet(found: Resolution, track: Track, entries: Collection[str] | Non
     notes = [f"{MATRIX_IS}; corrected for {count(whole.count, 'pair')} (Holm)"]
     if neighbours.known:
         notes.append(
-            f"of {count(neighbours.ranks, 'adjacent rank')}, corrected for their number (Holm), "
-            f"{neighbours.here_corrected} differ on these tasks, {neighbours.general_corrected} of "
-            "them in general"
+            f"corrected for their number (Holm), of {count(neighbours.ranks, 'adjacent rank')} the "
+            f"data separate {neighbours.here_corrected} on these tasks, "
+            f"{neighbours.general_corrected} of them in general"
         )
     if found.unranked:
         notes.append(f"without an index and not here: {', '.join(found.unranked)}")

@@ -36,7 +36,7 @@ LADDER = [[j - i for j in range(3)] for i in range(3)]
 
 def test_relations_are_corrected_for_all_pairs():
     # By hand, Holm: .001 .02 .2 times 3 2 1; .0001 .03 .9 become .0003 .06 .9.
-    found = pairwise(pairs_of(LADDER, [0.02, 0.001, 0.2], [0.03, 0.0001, 0.9]))
+    found = pairwise(pairs_of(LADDER, [0.02, 0.001, 0.2], [0.03, 0.0001, 0.9]), 4)
     assert found.p_here[0, 1] == found.p_here[1, 0] == pytest.approx(0.04)
     assert found.p_general[0, 1] == pytest.approx(0.06)
     assert ["".join(found.row(n)) for n in range(3)] == ["\\>+", "<\\.", "-.\\"]
@@ -48,9 +48,9 @@ def test_a_single_seed_relates_nothing():
     scores = scores_of({"x": {"softmax": [0.0], "a": [1.0]}, "y": {"softmax": [0.0], "a": [2.0]}})
     pairs = all_pairs([scores], scores.entries)
     assert pairs.seeds == (1, 1)
-    assert pairwise(pairs).row(0) == [Relation.ITSELF, Relation.UNKNOWN]
-    assert not adjacent(pairs).known
-    assert math.isnan(adjacent(pairs).share)
+    assert pairwise(pairs, 2).row(0) == [Relation.ITSELF, Relation.UNKNOWN]
+    assert not adjacent(pairs, 2).known
+    assert math.isnan(adjacent(pairs, 2).share)
     found = detectable(pairs, 2, pairs.entries)
     assert (found.pairs, math.isnan(found.here), math.isnan(found.general)) == (0, True, True)
 
@@ -60,7 +60,7 @@ def test_equal_entries_are_the_same_and_seeds_are_those_of_the_tasks():
     scores = scores_of({"x": {"a": row, "b": row}, "y": {"a": row[:2], "b": row[:2]}})
     pairs = all_pairs([scores], scores.entries)
     assert pairs.seeds == (2, 3)
-    assert pairwise(pairs).row(1) == [Relation.SAME, Relation.ITSELF]
+    assert pairwise(pairs, 2).row(1) == [Relation.SAME, Relation.ITSELF]
     found = detectable(pairs, 2, pairs.entries)
     assert (found.here, found.general) == (0.0, 0.0)
 
@@ -70,7 +70,7 @@ def test_neighbours_are_counted_by_themselves_and_corrected():
     # Of neighbours: here .01 .2 .03, in general .04 .3 .2; Holm: .03 .2 .06 and .12 .4 .4.
     here = [0.01, 0.5, 0.5, 0.2, 0.5, 0.03]
     general = [0.04, 0.5, 0.5, 0.3, 0.5, 0.2]
-    found = adjacent(pairs_of(difference, here, general))
+    found = adjacent(pairs_of(difference, here, general), 4)
     assert (found.ranks, found.general, found.here) == (3, 1, 2)
     assert (found.general_corrected, found.here_corrected) == (0, 1)
     assert found.share == pytest.approx(2 / 3)
@@ -78,12 +78,21 @@ def test_neighbours_are_counted_by_themselves_and_corrected():
 
 def test_what_differs_in_general_differs_here():
     # Tasks that agree to the last digit: in general certain, though seeds are too noisy to tell.
-    found = adjacent(pairs_of([[0, 1], [-1, 0]], [0.2], [0.01]))
+    found = adjacent(pairs_of([[0, 1], [-1, 0]], [0.2], [0.01]), 4)
     assert (found.general, found.here) == (1, 1)
 
 
+def test_a_single_task_says_nothing_of_others():
+    # Its p in general is that over its seeds.
+    alone = pairs_of(LADDER, [0.001, 0.001, 0.9], [0.001, 0.001, 0.9])
+    assert "".join(pairwise(alone, 1).row(0)) == "\\>>"
+    assert "".join(pairwise(alone, 2).row(0)) == "\\++"
+    found = adjacent(alone, 1)
+    assert (found.here, found.general, found.general_corrected) == (1, 0, 0)
+
+
 def test_one_entry_has_no_neighbour():
-    found = adjacent(pairs_of([[0]], [], []))
+    found = adjacent(pairs_of([[0]], [], []), 4)
     assert (found.ranks, found.here, found.known) == (0, 0, False)
 
 

@@ -44,7 +44,7 @@ def test_the_paragraph_says_the_numbers():
     [
         ({"seeds": 1}, "With a single seed nothing tells one rank from the next.", "power"),
         ({"tasks": ("p",)}, "1 task, 3 seeds", "The order"),
-        ({"tasks": ("p",)}, "one task says nothing of others (80 % power)", "in general ("),
+        ({"tasks": ("p",)}, "on this task (80 %); one task says nothing of others.", "general"),
         ({"lacking": {("abc", "p")}}, "5 ranked entries", "6"),
     ],
 )
