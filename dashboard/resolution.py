@@ -14,8 +14,9 @@ from cab.scoring.quality import Standing
 from cab.scoring.resolution import Resolution
 from cab.sheets.pairs import VERDICTS
 from cab.sheets.resolution import MATRIX_IS, detectable_sheet, matrix_sheet, summary, tasks_sheet
+from cab.sheets.short_runs import LEAD, short_runs_sheet
 from cab.sheets.words import count_range, p_value
-from dashboard.data import Snapshot, origin_in, resolution_of
+from dashboard.data import Snapshot, origin_in, resolution_of, short_runs_of
 from dashboard.export import show_chart, words_of
 from dashboard.filters import Choice
 from dashboard.frames import frame_of
@@ -46,11 +47,18 @@ def show_resolution(snapshot: Snapshot, choice: Choice, standings: list[Standing
     if found is None:
         return
     st.markdown(plain(summary(found)))
+    told = short_runs_sheet(short_runs_of(snapshot, choice.track.setting), choice.track.setting)
+    if told is not None:
+        st.markdown(f"**{plain(LEAD)}** {plain(told.summary)}")
     with st.expander(DETAILS):
         for sheet in (tasks_sheet(found, choice.track), detectable_sheet(found, choice.track)):
             st.markdown(f"**{plain(sheet.title)}**")
             st.dataframe(frame_of(sheet), hide_index=True)
             st.caption(plain(" ".join(map(sentence, sheet.notes))))
+        if told is not None:
+            st.markdown(f"**{plain(told.title)}**")
+            st.dataframe(frame_of(told), hide_index=True)
+            st.caption(plain(" ".join(map(sentence, told.notes))))
         shown = [s.entry for s in standings if s.rank is not None]
         if shown:
             words = words_of(

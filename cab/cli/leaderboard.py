@@ -137,9 +137,11 @@ def _sheets(choice: Choice, store: ResultSources) -> list[Sheet]:
     from cab.cost_metrics import DENSITY, LATENCY_RATIO
     from cab.scoring.cost import axis
     from cab.scoring.results import joined, load_costs, load_scores
+    from cab.scoring.short_runs import short_runs
     from cab.sheets.correlations import tracks_sheet
     from cab.sheets.notes import folder_notes
     from cab.sheets.origins import with_origins
+    from cab.sheets.short_runs import short_runs_sheet
 
     results = load_scores(store)
     by = axis(choice.metric)
@@ -156,6 +158,9 @@ def _sheets(choice: Choice, store: ResultSources) -> list[Sheet]:
     if choice.metric == BY_INDEX:
         between = tracks_sheet(boards)
         sheets += [between] if between else []
+        for setting in boards if results.multiples else ():
+            told = short_runs_sheet(short_runs(store, results, setting), setting)
+            sheets += [told] if told else []
     if sheets:
         notes = folder_notes(results)
         sheets[-1] = replace(sheets[-1], notes=(*sheets[-1].notes, *notes))

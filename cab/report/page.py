@@ -23,6 +23,7 @@ from cab.scoring.pareto import front
 from cab.scoring.quality import QualityBoard
 from cab.scoring.resolution import resolution
 from cab.scoring.results import Results
+from cab.scoring.short_runs import ShortRuns
 from cab.sheets.correlations import correlation_sheet, tracks_sheet
 from cab.sheets.costs import cost_sheet
 from cab.sheets.files import html_table
@@ -32,6 +33,7 @@ from cab.sheets.notes import folder_notes
 from cab.sheets.pairs import pairs_sheet
 from cab.sheets.provenance import sources_sheet
 from cab.sheets.resolution import LEAD, MATRIX_IS, detectable_sheet, tasks_sheet
+from cab.sheets.short_runs import short_runs_sheet
 from cab.sheets.standings import OVERALL, board_sheet, overall_sheet, rating_sheet
 from cab.track import Setting, Track
 from cab.version import SUITE_VERSION
@@ -77,6 +79,7 @@ def page(
     source: str,
     notes: Sequence[str] = (),
     album: Album | None = None,
+    short: Mapping[Setting, Sequence[ShortRuns]] | None = None,
 ) -> str:
     """The whole page.
 
@@ -86,6 +89,7 @@ def page(
         source: where the rows lie.
         notes: what a reader must know of them.
         album: takes the figures of the page.
+        short: runs at other numbers of steps, by setting.
     """
     album = Album() if album is None else album
     rows = results.rows
@@ -105,6 +109,8 @@ def page(
     for setting, (key, name) in zip(settings, names, strict=True):
         body.append(f'<h2 id="{key}">{html.escape(name)}</h2>')
         body += _setting(results, found[setting], setting, colour, album)
+        told = short_runs_sheet((short or {}).get(setting, ()), setting)
+        body.append(html_table(told, 3) if told else "")
     between = tracks_sheet(found)
     body.append(html_table(between) if between else "")
     body.append('<h2 id="method">Method</h2><dl>')

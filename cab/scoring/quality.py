@@ -172,7 +172,7 @@ def quality_board(
         probes: tasks that isolate one ability on a problem with a known ceiling. Ratios of errors
             are so large there that a mean with other tasks would be about them alone.
     """
-    table = _headline(scores(results, track), headline)
+    table = headline_rows(scores(results, track), headline)
     aside: list[str] = []
     if tasks:
         table = table[table["task"].isin(list(tasks))]
@@ -206,7 +206,7 @@ def quality_board(
     return QualityBoard(ranked, kept, left_out, unjudged, aside, ranked_by, pairs)
 
 
-def _headline(table: pd.DataFrame, headline: Mapping[str, list[str]]) -> pd.DataFrame:
+def headline_rows(table: pd.DataFrame, headline: Mapping[str, list[str]]) -> pd.DataFrame:
     """Rows of headline metrics; of a task that is not registered here, all of its metrics."""
     present = table[["task", "metric"]].drop_duplicates()
     extra = [

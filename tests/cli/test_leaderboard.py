@@ -12,7 +12,9 @@ import pytest
 
 from cab.cli.app import main
 from cab.cli.console import console
+from cab.store import ResultStore
 from tests.cli.stores import ABILITY, write_store
+from tests.scoring.test_short_runs import LOSSES, TURNED, rows_at
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +104,31 @@ def test_details_stand_below_the_table_and_fit_a_terminal(shown, monkeypatch):
     matrix = found["causal-self, who beats whom (small, cpu)"]["rows"]
     assert [row["rank"] for row in matrix] == list(range(1, 8))
     assert {row["seeds"] for row in matrix} == {"3"}
+
+
+def test_runs_at_other_lengths_are_told_of_below_the_boards(called, tmp_path):
+    made = ResultStore(tmp_path / "lengths")
+    made.prepare()
+    made.append([*rows_at(1, LOSSES), *rows_at(4, TURNED)])
+    words = ("--out", made.root, "--no-reference")
+    code, text, errors = called("leaderboard", *words)
+    assert code == 0, errors
+    said = " ".join(text.split())
+    assert "Do short runs tell? (tiny, cpu)" in said
+    assert "RANKS TURN OVER at 4x the steps: of 10 pairs of entries" in said
+    assert text.count("cosformer") == 1
+    found = tables(called("leaderboard", *words, "-f", "json")[1])
+    row = found["Do short runs tell? (tiny, cpu)"]["rows"][0]
+    assert (row["multiple"], row["turned"], row["decided"], row["entries"]) == (4, 3, 10, 5)
+    code, _, errors = called("report", *words, "--to", "page.html")
+    assert code == 0, errors
+    assert "RANKS TURN OVER" in parsed_text(tmp_path / "page.html")
+
+
+def parsed_text(path):
+    text = path.read_text(encoding="utf-8")
+    parsed(text)
+    return text
 
 
 def test_csv_is_one_table(shown):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from cab.store import ResultStore
 from dashboard.resolution import DETAILS
-from tests.dashboard.reader import Open, choose, words
+from tests.dashboard.reader import Open, choose, leaderboard, words
 from tests.dashboard.stores import CLEAR, StoreBuilder
+from tests.scoring.test_short_runs import LOSSES, TURNED, rows_at
 
 
 def test_the_paragraph_and_its_details_stand_below_the_table(
@@ -41,3 +45,15 @@ def test_one_seed_or_one_entry(store: StoreBuilder, open_page: Open, entries: tu
     page = open_page()
     assert ("With a single seed nothing tells" in words(page)) is (len(entries) > 1)
     assert (DETAILS in [e.label for e in page.expander]) is (len(entries) > 1)
+
+
+def test_runs_at_other_lengths_are_told_of(tmp_path: Path, open_page: Open) -> None:
+    made = ResultStore(tmp_path / "results")
+    made.prepare()
+    made.append([*rows_at(1, LOSSES), *rows_at(4, TURNED)])
+    page = open_page()
+    assert "Do short runs tell? RANKS TURN OVER at 4x the steps" in words(page).replace("*", "")
+    [details] = [e for e in page.expander if e.label == DETAILS]
+    told = details.dataframe[2].value
+    assert list(told["Turned over"]) == ["3 of 10", "3 of 10"]
+    assert len(leaderboard(page)) == len(LOSSES)

@@ -17,6 +17,7 @@ from cab.scoring.quality import DISCRIMINATION, quality_board
 from cab.scoring.ranks import ALPHA, holm
 from cab.scoring.resolution import resolution
 from cab.scoring.results import current
+from cab.scoring.short_runs import DRAWS as LENGTH_DRAWS
 from cab.scoring.task_scores import LIMIT
 from cab.track import Track
 from tests.scoring.test_ranks import scores_of
@@ -126,4 +127,5 @@ def test_constants_on_the_page_are_those_of_the_code():
     assert DISCRIMINATION == 4
     assert f"with {POWER:.0%} power".replace("%", " %") in PAGE
     assert "beat `none` by four times" in PAGE
+    assert f"percentiles of {LENGTH_DRAWS} draws" in PAGE
     assert f"share of {DRAWS} joint draws" in PAGE.replace("\n", " ")
