@@ -44,16 +44,18 @@ check: $(DEV) ## format, lint, types, generated docs
 	$(BIN)/python docs/build_findings.py --check
 	$(BIN)/python docs/build_attentions.py --check
 	$(BIN)/python docs/build_speed.py --check
+	$(BIN)/python docs/build_short_runs.py --check
 
 format: $(DEV) ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(DEV) ## write tasks.md, findings.md, speed.md and attentions/ in docs/ from code and results
+docs: $(DEV) ## write the pages in docs/ that follow from code and results
 	$(BIN)/python docs/build_tasks.py
 	$(BIN)/python docs/build_findings.py
 	$(BIN)/python docs/build_attentions.py
 	$(BIN)/python docs/build_speed.py
+	$(BIN)/python docs/build_short_runs.py
 
 pictures: $(DEV) ## draw the pictures of the README anew (six minutes; needs Chromium)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[pictures]'

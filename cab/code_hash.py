@@ -18,7 +18,7 @@ from cab.definitions.names import look_again
 from cab.hybrids.formula import is_formula, parse
 from cab.info import TaskInfo
 from cab.plan_cache import PlanCache
-from cab.regularisers import ADVERSARIAL
+from cab.regularisers import ADVERSARIAL, STEPS
 
 TRAINING_METHODS = frozenset(
     {
@@ -50,11 +50,14 @@ EXPERIMENT_STAGES = ("build", "train", "modify", "test", "references")
 """Its methods that do so"""
 ADVERSARIAL_EXPERIMENT = "runners.adversarial:AdversarialExperiment"
 """The same against an adversary"""
+STRETCHED_EXPERIMENT = "runners.stretched:StretchedExperiment"
+"""The same for a multiple of the recipe's steps"""
 EFFICIENCY = "runners.efficiency.runner:run_efficiency"
 """What measures cost"""
 _RUNNERS = {
     "quality": EXPERIMENT,
     ADVERSARIAL: ADVERSARIAL_EXPERIMENT,
+    STEPS: STRETCHED_EXPERIMENT,
     "efficiency": EFFICIENCY,
 }
 

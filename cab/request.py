@@ -16,11 +16,11 @@ from cab.chosen_task import ChosenTask, choose_tasks
 from cab.controls import BASELINE, CONTROLS, MEASURES, QUALITY
 from cab.errors import UsageError
 from cab.hybrids.formula import parse
-from cab.info import Scale
+from cab.info import OptionValue, Scale
 from cab.patterns import Pattern
 from cab.plan_hashes import PlanHashes
 from cab.registries import ALL, ATTENTIONS
-from cab.regularisers import ADVERSARIAL
+from cab.regularisers import ADVERSARIAL, STEPS
 from cab.track import check_scale
 
 
@@ -46,6 +46,8 @@ class Request:
     data_dir: Path | None = None
     adversarial: float = 0.0
     """Size of the disturbance that candidates are trained against; 0: none"""
+    steps: float = 1.0
+    """Multiple of the recipe's steps that candidates and controls are trained for"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,8 @@ class Lineup:
 
     candidates: Sequence[Candidate]
     controls: Sequence[Candidate]
-    """Those that are no candidates themselves, trained as their recipes say"""
+    """Those that are no candidates themselves, trained as their recipes say or, where they are to
+    be compared at another number of steps, as stretched ones do"""
     baseline: Candidate
     """With its default options: what the slots of candidates are compared with"""
     patterns: Sequence[Pattern]
@@ -95,6 +98,9 @@ def resolve_request(request: Request) -> Lineup:
             raise UsageError("--adversarial is a way of training: measure quality")
         training = {ADVERSARIAL: request.adversarial}
         candidates = [replace(candidate, training=training) for candidate in candidates]
+    stretching = _stretching(request)
+    if stretching:
+        candidates = [replace(candidate, training=stretching) for candidate in candidates]
     tasks: list[ChosenTask] = []
     if QUALITY in request.measures or request.tasks or request.data_dir is not None:
         tasks = choose_tasks(request.tasks, scale, request.data_dir, hashes)
@@ -111,10 +117,13 @@ def resolve_request(request: Request) -> Lineup:
         name: candidate_of(ATTENTIONS.resolve(name), hashes=hashes)
         for name in dict.fromkeys((BASELINE, *CONTROLS))
     }
-    chosen = {candidate.id for candidate in candidates if not candidate.training}
+    # What is trained as the controls are takes their place.
+    chosen = {candidate.id for candidate in candidates if candidate.training == stretching}
     return Lineup(
         candidates=candidates,
-        controls=[controls[name] for name in CONTROLS if name not in chosen],
+        controls=[
+            replace(controls[name], training=stretching) for name in CONTROLS if name not in chosen
+        ],
         baseline=controls[BASELINE],
         patterns=[p for p in patterns if any(c.grade(p) is not None for c in candidates)],
         tasks=tasks,
@@ -125,6 +134,21 @@ def resolve_request(request: Request) -> Lineup:
         notes=notes,
         hashes=hashes,
     )
+
+
+def _stretching(request: Request) -> dict[str, OptionValue]:
+    """What the training of all is given where it is to take another number of steps.
+
+    Raises:
+        UsageError: it does not go with the rest of the request.
+    """
+    if request.steps == 1.0:
+        return {}
+    if QUALITY not in request.measures:
+        raise UsageError("--steps is a way of training: measure quality")
+    if request.adversarial:
+        raise UsageError("--steps and --adversarial do not go together; run one after the other")
+    return {STEPS: request.steps}
 
 
 def chosen_patterns(words: Sequence[str]) -> list[Pattern]:

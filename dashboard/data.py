@@ -18,8 +18,10 @@ from cab.scoring.boards import board
 from cab.scoring.efficiency import CostPoint, cost_points
 from cab.scoring.origin import Origin, origin_of
 from cab.scoring.quality import QualityBoard
+from cab.scoring.resolution import Resolution, resolution
 from cab.scoring.results import Results, load_results
-from cab.track import Track
+from cab.scoring.short_runs import ShortRuns, short_runs
+from cab.track import Setting, Track
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,18 @@ def _state_of(snapshot: Snapshot) -> tuple[str, str, bool]:
 def quality_of(snapshot: Snapshot, track: Track, tasks: tuple[str, ...]) -> QualityBoard:
     """Standings over some tasks (none named: over all of the track)."""
     return board(snapshot.results, track, tasks)
+
+
+@st.cache_resource(max_entries=128, hash_funcs={Snapshot: _state_of}, show_spinner=False)
+def resolution_of(snapshot: Snapshot, track: Track, tasks: tuple[str, ...]) -> Resolution | None:
+    """What the standings over some tasks can tell; None below two ranked entries."""
+    return resolution(quality_of(snapshot, track, tasks))
+
+
+@st.cache_resource(max_entries=32, hash_funcs={Snapshot: _state_of}, show_spinner=False)
+def short_runs_of(snapshot: Snapshot, setting: Setting) -> list[ShortRuns]:
+    """Runs at other numbers of steps than the recipes' own; mostly there are none."""
+    return short_runs(snapshot.sources, snapshot.results, setting)
 
 
 def costs_of(

@@ -23,6 +23,7 @@ from dashboard.export import show_chart, words_of
 from dashboard.filters import Choice
 from dashboard.frames import frame_of, show_signed
 from dashboard.looks import ACCENT, FRAME, entry_axis
+from dashboard.resolution import show_resolution
 from dashboard.scores import show_scores
 from dashboard.wording import emphasised, measure_command, plain, sentence
 
@@ -59,6 +60,7 @@ def _leaderboard(
     density = mean_densities(snapshot.results, choice.track, board.tasks)
     show_signed(standings_sheet(standings, board.tasks, choice.track.title, density=density))
     st.caption(" ".join(sentence(words) for words in (INDEX, MARKS, *_hidden(choice))))
+    show_resolution(snapshot, choice, standings)
     placed = [s for s in standings if s.rank is not None]
     if placed:
         words = words_of(

@@ -17,7 +17,7 @@ from cab.cell import Cell
 from cab.hybrids.formula import is_formula, parse
 from cab.hybrids.placement import SLOTS_OF, slots_of_parts
 from cab.registries import ATTENTIONS, TASKS
-from cab.regularisers import ADVERSARIAL, of_mechanism, of_training
+from cab.regularisers import ADVERSARIAL, STEPS, of_mechanism, of_training
 from cab.schema import Row
 from runners.adversarial import AdversarialExperiment
 from runners.analysis.analyse import ANALYSES, analyse
@@ -28,6 +28,7 @@ from runners.outcome import DivergedError
 from runners.replicas import joined
 from runners.report import Report
 from runners.rows import measured, row_template
+from runners.stretched import StretchedExperiment
 from runners.training import Trained
 from runners.wiring import WiredExperiment
 from runners.witness.recording import Witnessing, witness_row
@@ -88,12 +89,12 @@ def experiment_of(cell: Cell) -> Experiment:
     task: Task = task_class(pattern, Scale(cell.scale), data_dir)
     softmax = ATTENTIONS.class_at(cell.softmax_target)
     options = of_mechanism(cell.options)
-    size = of_training(cell.options).get(ADVERSARIAL)
-    if size is None:
+    training = of_training(cell.options)
+    if not training:
         return WiredExperiment(task, pattern, candidate, softmax, options, cell.seed, cell.device)
-    return AdversarialExperiment(
-        task, pattern, candidate, softmax, options, cell.seed, cell.device, float(size)
-    )
+    [(name, size)] = training.items()
+    kind = {ADVERSARIAL: AdversarialExperiment, STEPS: StretchedExperiment}[name]
+    return kind(task, pattern, candidate, softmax, options, cell.seed, cell.device, float(size))
 
 
 def _part_rows(cell: Cell, template: Row, candidates: Sequence[Attention]) -> list[Row]:

@@ -12,7 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cab.candidate import Candidate, choose_candidates
 from cab.cell import Cell
@@ -22,6 +22,7 @@ from cab.errors import CabError, UsageError
 from cab.info import Scale
 from cab.own_code import require_own_packages
 from cab.patterns import Pattern
+from cab.regularisers import STEPS, parse_steps
 from cab.result_sources import reference_store
 from cab.scoring.boards import discriminating_pairs
 from cab.store import ResultStore
@@ -54,6 +55,8 @@ class Wish:
     scale: Scale = Scale.SMALL
     device: str = "cpu"
     costs: bool = True
+    steps: float = 1.0
+    """Multiple of the recipes' steps; all but 1 is measured of scores alone"""
 
 
 def wanted_cells(wish: Wish, store: ResultStore, make: CellFactory) -> list[Cell]:
@@ -70,10 +73,16 @@ def wanted_cells(wish: Wish, store: ResultStore, make: CellFactory) -> list[Cell
     controls, _ = choose_candidates(REFERENCE_CONTROLS, hashes=make.hashes)
     names = [name for name in wish.attentions if name not in REFERENCE_CONTROLS]
     asked, _ = choose_candidates(names, hashes=make.hashes)
+    if wish.steps != 1.0:
+        training = {STEPS: wish.steps}
+        controls, asked = (
+            [replace(candidate, training=training) for candidate in group]
+            for group in (controls, asked)
+        )
     cells: list[Cell] = []
     for seed in range(wish.seeds):
         cells += _quality(wish, make, controls, tasks, seed, lambda task, pattern: True)
-    if wish.costs:
+    if wish.costs and wish.steps == 1.0:
         for seed in range(wish.seeds):
             cells += _costs(wish, make, [*controls, *asked], seed)
     for seed in range(wish.seeds):
@@ -165,6 +174,7 @@ def _main(asked: argparse.Namespace) -> int:
         tasks=asked.task,
         seeds=asked.seeds,
         costs=not asked.no_costs,
+        steps=parse_steps(asked.steps),
     )
     make = CellFactory("cpu", f"{device_name('cpu')}, {available_cores()} cores")
     cells = wanted_cells(wish, store, make)
@@ -203,6 +213,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pattern", action="append", default=[], help="default: all")
     parser.add_argument("--task", action="append", default=[], help="default: all but probes")
     parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--steps", default="1x", help="multiple of the recipes' steps: 4x, 0.5x")
     parser.add_argument("--time-budget", default="12h", help="90m, 2h, 1h30m")
     parser.add_argument("--no-costs", action="store_true", help="scores alone")
     parser.add_argument("--dry-run", action="store_true", help="list what is missing")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from cab.cell import Cell
 from cab.controls import DISTURBED
-from cab.regularisers import of_training
+from cab.regularisers import ADVERSARIAL
 from cab.result_sources import ResultSources
 from cab.schema import TRIED_AGAIN, Row, Status
 from cab.store import ResultStore
@@ -41,12 +41,12 @@ def reference_controls(
     results have it. Costs are always measured too: a machine of the same name is another machine.
     """
     # Beside candidates that are trained otherwise, the controls of the same name are controls.
-    otherwise = {c.attention for c in cells if of_training(c.options)}
+    otherwise = {c.attention for c in cells if ADVERSARIAL in c.options}
     asked = [name for name in candidates if name not in otherwise]
     controls = [
         c
         for c in cells
-        if c.kind == "quality" and c.attention not in asked and not of_training(c.options)
+        if c.kind == "quality" and c.attention not in asked and ADVERSARIAL not in c.options
     ]
     taken = sources.from_reference([cell.key for cell in controls])
     return [cell for cell in controls if cell.key in taken]

@@ -40,7 +40,7 @@ from cab.cli.results_commands import results_app
 from cab.cli.words import MOST_SEEDS, require_words
 from cab.locations import DEFAULT_RESULTS
 from cab.own_code import require_own_packages
-from cab.regularisers import MOST_ADVERSARIAL
+from cab.regularisers import MOST_ADVERSARIAL, parse_steps
 from cab.streams import make_legible
 
 app = typer.Typer(
@@ -106,6 +106,16 @@ def run(
             MOST_ADVERSARIAL,
         ),
     ] = None,
+    steps: Annotated[
+        float,
+        typer.Option(
+            "--steps",
+            parser=parse_steps,
+            metavar="MULTIPLE",
+            help="Train all for a multiple of the recipe's steps, as in 4x or 0.5x; such results "
+            "stand on no leaderboard.",
+        ),
+    ] = 1.0,
     data_dir: Annotated[
         Path | None,
         path("--data-dir", "Folder with a task's original data; default: the embedded data."),
@@ -154,6 +164,7 @@ def run(
             options=option or [],
             preset=preset,
             adversarial=adversarial or 0.0,
+            steps=steps,
             data_dir=data_dir,
             out=out,
             retry=retry,
@@ -242,6 +253,13 @@ def leaderboard(
             help="A leaderboard of published numbers instead: cab2023, or cab2023+errata."
         ),
     ] = None,
+    details: Annotated[
+        bool,
+        typer.Option(
+            "--details",
+            help="What each task tells, who beats whom, and the smallest difference to be seen.",
+        ),
+    ] = False,
     format: Format = "table",
     out: Out = DEFAULT_RESULTS,
     no_reference: NoReference = False,
@@ -251,7 +269,7 @@ def leaderboard(
 
     leaderboard_command(
         pattern, task or [], scale, device, metric, sort, grade, family, published, format, out,
-        not no_reference,
+        not no_reference, details,
     )  # fmt: skip
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+from cab.admission import options_of
 from cab.cell import Cell
 from cab.controls import QUALITY
+from cab.regularisers import multiple_of
 from cab.result_sources import ResultSources
 from cab.sheets.training import TIME
 from cab.sheets.words import duration
@@ -52,15 +54,16 @@ Known = dict[tuple[str, ...], list[float]]
 
 
 def _known(sources: ResultSources) -> Known:
-    """Seconds by (task, scale, device), and by these with the attention."""
+    """Seconds by (task, scale, device), and by these with the attention, for the recipe's steps."""
     table = sources.read(
-        ["metric", "value", "attention", "task", "scale", "device"],
+        ["metric", "value", "attention_options", "attention", "task", "scale", "device"],
         kinds=[QUALITY],
     )
     known: Known = {}
     rows = zip(*(table[name].to_pylist() for name in table.column_names), strict=True)
-    for metric, value, attention, *where in rows:
+    for metric, value, options, attention, *where in rows:
         if metric == TIME and value is not None:
+            value /= multiple_of(options_of(options) or {})
             known.setdefault((*where,), []).append(value)
             known.setdefault((*where, attention), []).append(value)
     return known
@@ -69,4 +72,4 @@ def _known(sources: ResultSources) -> Known:
 def _expected(cell: Cell, known: Known) -> float | None:
     where = (cell.task, cell.scale, cell.device)
     found = known.get((*where, cell.attention)) or known.get(where)
-    return statistics.median(found) if found else None
+    return multiple_of(cell.options) * statistics.median(found) if found else None

@@ -54,6 +54,8 @@ def print_sheet(sheet: Sheet) -> None:
     console.width = max(width, fitted.width)
     console.print(shown, crop=False)
     console.width = width
+    if sheet.summary:
+        console.print(sheet.summary)
     for note in (*left_out_notes(sheet, fitted), *sheet.notes):
         console.print(dim(note))
 

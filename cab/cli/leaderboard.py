@@ -39,6 +39,8 @@ class Choice:
     shown: Shown
     whole: bool
     """Whether all patterns were asked for, so that they may be averaged"""
+    details: bool = False
+    """Whether what a board can tell is shown in full"""
 
 
 def leaderboard_command(
@@ -54,6 +56,7 @@ def leaderboard_command(
     format: str,
     out: Path,
     reference: bool = True,
+    details: bool = False,
 ) -> None:
     """Print every leaderboard that the store, or a published table, has rows for.
 
@@ -68,15 +71,17 @@ def leaderboard_command(
         raise UsageError(f"unknown family {family!r}; choose from {', '.join(Family)}")
     chosen = list(Pattern) if "all" in patterns else [Pattern.parse(p) for p in patterns]
     tasks = named_tasks(tasks) if published is None else tasks
+    if details and metric != BY_INDEX:
+        raise UsageError(f"--details goes with --metric {BY_INDEX} alone")
     if published is not None:
-        if scale or device or grade or family or metric != BY_INDEX:
+        if scale or device or grade or family or details or metric != BY_INDEX:
             raise UsageError("--published takes --pattern, --task, --sort and --format alone")
         sheets = _published(published, chosen, tasks)
     else:
         require_folder(out)
         sources = ResultSources.at(out, reference)
         shown = Shown(tuple(filter(None, [grade])), tuple(filter(None, [family])))
-        choice = Choice(chosen, tasks, scale, device, metric, shown, "all" in patterns)
+        choice = Choice(chosen, tasks, scale, device, metric, shown, "all" in patterns, details)
         sheets = with_reference_notes(_measured(choice, sources), sources)
         lead = only_reference(sources)
         if lead and sheets and format == "table":
@@ -132,9 +137,11 @@ def _sheets(choice: Choice, store: ResultSources) -> list[Sheet]:
     from cab.cost_metrics import DENSITY, LATENCY_RATIO
     from cab.scoring.cost import axis
     from cab.scoring.results import joined, load_costs, load_scores
+    from cab.scoring.short_runs import short_runs
     from cab.sheets.correlations import tracks_sheet
     from cab.sheets.notes import folder_notes
     from cab.sheets.origins import with_origins
+    from cab.sheets.short_runs import short_runs_sheet
 
     results = load_scores(store)
     by = axis(choice.metric)
@@ -151,6 +158,9 @@ def _sheets(choice: Choice, store: ResultSources) -> list[Sheet]:
     if choice.metric == BY_INDEX:
         between = tracks_sheet(boards)
         sheets += [between] if between else []
+        for setting in boards if results.multiples else ():
+            told = short_runs_sheet(short_runs(store, results, setting), setting)
+            sheets += [told] if told else []
     if sheets:
         notes = folder_notes(results)
         sheets[-1] = replace(sheets[-1], notes=(*sheets[-1].notes, *notes))
@@ -163,11 +173,13 @@ def _setting(
     """Sheets of one scale and device; fills its boards by pattern."""
     from cab.scoring.boards import board
     from cab.scoring.cost import axis
+    from cab.scoring.resolution import resolution
     from cab.sheets import standings
     from cab.sheets.compositional import compositional_sheet
     from cab.sheets.costs import cost_sheet
     from cab.sheets.metrics import metric_sheets
     from cab.sheets.notes import LEGEND
+    from cab.sheets.resolution import detail_sheets
 
     wanted, tasks, metric = choice.shown, choice.tasks, choice.metric
     by, shown = axis(metric), False
@@ -190,6 +202,9 @@ def _setting(
             sheet = standings.board_sheet(results, boards[pattern], track, wanted)
             shown = shown or bool(sheet.lines)
             yield from [sheet] if sheet.lines else []
+            told = resolution(boards[pattern]) if choice.details else None
+            if told is not None:
+                yield from detail_sheets(told, track, [str(x.data["entry"]) for x in sheet.lines])
     if metric == BY_INDEX and shown:
         sheet = standings.overall_sheet(boards, setting, wanted) if choice.whole else None
         if sheet is not None:

@@ -11,6 +11,7 @@ from cab.report.album import Album
 from cab.report.page import page
 from cab.result_sources import ResultSources
 from cab.scoring.results import load_results
+from cab.scoring.short_runs import short_runs
 from cab.sheets.reference import reference_notes
 from cab.sheets.words import count
 from cab.track import check_setting
@@ -46,7 +47,8 @@ def report_command(
         )
     notes = reference_notes(sources, results.rows["label"].unique())
     album = Album()
-    text = page(results, settings, _source(sources), notes, album)
+    short = {setting: short_runs(sources, results, setting) for setting in settings}
+    text = page(results, settings, _source(sources), notes, album, short)
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
         to.write_text(text, encoding="utf-8")

@@ -14,6 +14,7 @@ from cab.cli.options import parse_device, parse_options
 from cab.controls import CONTROLS, MEASURES, NO_ATTENTION
 from cab.errors import UsageError
 from cab.registries import ALL
+from cab.regularisers import times_words
 from cab.request import Request
 from cab.result_sources import ResultSources
 from cab.schema import Status
@@ -39,6 +40,7 @@ def run_command(
     options: list[str],
     preset: str,
     adversarial: float,
+    steps: float,
     data_dir: Path | None,
     out: Path,
     retry: str,
@@ -86,6 +88,7 @@ def run_command(
         preset=preset,
         data_dir=data_dir,
         adversarial=adversarial,
+        steps=steps,
     )
     plan = make_plan(request, machine=f"{device_name(device)}, {available_cores()} cores")
     taken = reference_controls(plan.cells, plan.candidates, sources)
@@ -97,7 +100,7 @@ def run_command(
         console.print(dim(note))
     console.print(
         f"{len(plan.cells)} cells, {len(own) - len(todo)} in {out} already, "
-        f"{len(todo)} to run ({scale}, {device})",
+        f"{len(todo)} to run ({_setting(scale, device, steps)})",
         soft_wrap=True,
     )
     if taken:
@@ -113,7 +116,7 @@ def run_command(
     )  # fmt: skip
     if performed.code is not None:
         return performed.code
-    _show(performed.plan, scale, device, sources)
+    _show(performed.plan, scale, device, sources, steps)
     # A candidate that is left out altogether has failed; a pattern that one does not claim has not.
     asked = {pattern.value for pattern in performed.plan.patterns}
     measured = {cell.key for cell in performed.plan.cells}
@@ -126,15 +129,26 @@ def run_command(
     return _exit_code(own, store)
 
 
-def _show(plan: Plan, scale: str, device: str, sources: ResultSources) -> None:
-    from cab.scoring.results import load_results
+def _setting(scale: str, device: str, steps: float) -> str:
+    """``small, cpu``, with the multiple of the recipe's steps where it is another one."""
+    return (
+        f"{scale}, {device}" if steps == 1.0 else f"{scale}, {device}, {times_words(steps)} steps"
+    )
+
+
+def _show(plan: Plan, scale: str, device: str, sources: ResultSources, steps: float) -> None:
+    from cab.scoring.results import joined, load_results
     from cab.sheets.notes import unread_notes
     from cab.sheets.reference import reference_notes
 
     # Of this run alone: the reference results hold tasks and seeds that it did not ask for.
-    results = load_results(sources, cells=[cell.key for cell in plan.cells])
+    keys = [cell.key for cell in plan.cells]
+    results = load_results(sources, cells=keys, steps=steps)
+    if steps != 1.0:
+        results = joined(results, load_results(sources, cells=keys))  # what costs were measured
     patterns = [str(pattern) for pattern in plan.patterns]
-    _print_results(plan.candidates, patterns, scale, device, results, sources.own)
+    title = _setting(scale, device, steps)
+    _print_results(plan.candidates, patterns, Setting(scale, device), title, results, sources.own)
     notes = reference_notes(sources, results.rows["label"].unique())
     for note in [*notes, *unread_notes(results)]:
         console.print(dim(note))
@@ -165,8 +179,8 @@ def _print_cells(cells: list[Cell], missing: set[str], taken: set[str]) -> None:
 def _print_results(
     candidates: list[str],
     patterns: list[str],
-    scale: str,
-    device: str,
+    setting: Setting,
+    title: str,
     results: Results,
     store: ResultStore,
 ) -> None:
@@ -179,7 +193,7 @@ def _print_results(
     from cab.sheets.standings import standings_sheet
 
     for pattern in patterns:
-        track = Setting(scale, device).track(pattern)
+        track = setting.track(pattern)
         present = results.select(track)
         entries = [
             entry
@@ -189,16 +203,16 @@ def _print_results(
             ]
             for entry in sorted(present[present["attention"] == attention]["entry"].unique())
         ]
-        console.print(words("\n", bold(pattern), f" ({scale}, {device})"))
+        console.print(words("\n", bold(pattern), f" ({title})"))
         scores = scored_sheet(results, track, entries, console.width)
         if scores is not None:
             print_sheet(scores)
             found = board(results, track)
             standings = [s for s in found.standings if s.entry in entries]
-            title = "\nIndex (0 = softmax)"
+            heading = "\nIndex (0 = softmax)"
             print_sheet(
                 standings_sheet(
-                    standings, found.tasks, title, notes=board_notes(found),
+                    standings, found.tasks, heading, notes=board_notes(found),
                     density=mean_densities(results, track, found.tasks),
                 )
             )  # fmt: skip

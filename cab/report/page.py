@@ -11,8 +11,9 @@ from cab.cost_metrics import LATENCY, PEAK_MEMORY
 from cab.patterns import Pattern
 from cab.report.album import Album
 from cab.report.figure import Words
+from cab.report.matrix_plot import matrix_plot
 from cab.report.plots import colours, correlation_plot, length_plot, pareto_plot, standings_plot
-from cab.scoring.boards import boards, controls
+from cab.scoring.boards import boards, controls, uninformative
 from cab.scoring.correlation import Correlation, correlations, without
 from cab.scoring.cost import AXES, CostAxis, costs
 from cab.scoring.efficiency import CostPoint, cost_points
@@ -20,8 +21,10 @@ from cab.scoring.intervals import Interval
 from cab.scoring.origin import origin_of
 from cab.scoring.pareto import front
 from cab.scoring.quality import QualityBoard
+from cab.scoring.resolution import resolution
 from cab.scoring.results import Results
-from cab.sheets.correlations import correlation_sheet, tracks_sheet, uninformative
+from cab.scoring.short_runs import ShortRuns
+from cab.sheets.correlations import correlation_sheet, tracks_sheet
 from cab.sheets.costs import cost_sheet
 from cab.sheets.files import html_table
 from cab.sheets.method import METHOD
@@ -29,7 +32,9 @@ from cab.sheets.naming import slug
 from cab.sheets.notes import folder_notes
 from cab.sheets.pairs import pairs_sheet
 from cab.sheets.provenance import sources_sheet
+from cab.sheets.resolution import LEAD, MATRIX_IS, detectable_sheet, tasks_sheet
 from cab.sheets.run_costs import disturbed_notes
+from cab.sheets.short_runs import short_runs_sheet
 from cab.sheets.standings import OVERALL, board_sheet, overall_sheet, rating_sheet
 from cab.track import Setting, Track
 from cab.version import SUITE_VERSION
@@ -75,6 +80,7 @@ def page(
     source: str,
     notes: Sequence[str] = (),
     album: Album | None = None,
+    short: Mapping[Setting, Sequence[ShortRuns]] | None = None,
 ) -> str:
     """The whole page.
 
@@ -84,6 +90,7 @@ def page(
         source: where the rows lie.
         notes: what a reader must know of them.
         album: takes the figures of the page.
+        short: runs at other numbers of steps, by setting.
     """
     album = Album() if album is None else album
     rows = results.rows
@@ -103,6 +110,8 @@ def page(
     for setting, (key, name) in zip(settings, names, strict=True):
         body.append(f'<h2 id="{key}">{html.escape(name)}</h2>')
         body += _setting(results, found[setting], setting, colour, album)
+        told = short_runs_sheet((short or {}).get(setting, ()), setting)
+        body.append(html_table(told, 3) if told else "")
     between = tracks_sheet(found)
     body.append(html_table(between) if between else "")
     body.append('<h2 id="method">Method</h2><dl>')
@@ -142,9 +151,7 @@ def _track(
         parts.append(html_table(board_sheet(results, found, track), 3))
         words = _words(results, track, "index", "Index and what is distinguishable", STANDINGS)
         parts.append(album.add(standings_plot(found, colour), words))
-        pairs = pairs_sheet(found)
-        if pairs is not None:
-            parts.append(f"<details><summary>All pairs</summary>{html_table(pairs, 4)}</details>")
+        parts += _resolution(results, found, track, album)
         if any(s.missing for s in found.standings):
             parts.append(html_table(rating_sheet(found, track), 4))
     else:
@@ -167,6 +174,24 @@ def _track(
     if plots:
         parts.append(f'<div class="plots">{"".join(plots)}</div>')
     parts += [f'<p class="lead">{html.escape(note)}</p>' for note in disturbed_notes(points)]
+    return parts
+
+
+def _resolution(results: Results, found: QualityBoard, track: Track, album: Album) -> list[str]:
+    """What the board can tell in full; its paragraph stands below the leaderboard."""
+    told = resolution(found)
+    if told is None:
+        return []
+    words = _words(results, track, "pairs", "Who beats whom", f"{MATRIX_IS}.")
+    parts = [
+        f"<h3>{html.escape(track.titled(f'{LEAD}: {track.pattern}'))}</h3>",
+        html_table(tasks_sheet(told, track), 4),
+        html_table(detectable_sheet(told, track), 4),
+        album.add(matrix_plot(told.pairwise), words),
+    ]
+    pairs = pairs_sheet(found)
+    if pairs is not None:
+        parts.append(f"<details><summary>All pairs</summary>{html_table(pairs, 4)}</details>")
     return parts
 
 

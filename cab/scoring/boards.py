@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from cab.controls import BASELINE
 from cab.info import Kind
 from cab.registries import ATTENTIONS, TASKS
 from cab.scoring.quality import QualityBoard, discrimination, quality_board, scores
@@ -22,6 +23,13 @@ def headline_metrics() -> dict[str, list[str]]:
 def controls() -> set[str]:
     """Ids of the reference points that every leaderboard carries."""
     return {info.id for info in ATTENTIONS.infos() if info.kind is Kind.CONTROL}
+
+
+def uninformative() -> set[str]:
+    """Controls that are no mechanisms to compare: ``none`` would make any two columns agree, and
+    ``softmax-exact`` is softmax again.
+    """
+    return controls() - {BASELINE}
 
 
 def family_of(attention: str) -> str | None:

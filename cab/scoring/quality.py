@@ -181,7 +181,7 @@ def quality_board(
             are so large there that a mean with other tasks would be about them alone.
         retired: tasks that are known not to tell attention from none on this pattern.
     """
-    table = _headline(scores(results, track), headline)
+    table = headline_rows(scores(results, track), headline)
     aside: list[list[str]] = [[], []]
     if tasks:
         table = table[table["task"].isin(list(tasks))]
@@ -218,7 +218,7 @@ def quality_board(
     return QualityBoard(ranked, kept, left_out, unjudged, probed, ranked_by, pairs, gone)
 
 
-def _headline(table: pd.DataFrame, headline: Mapping[str, list[str]]) -> pd.DataFrame:
+def headline_rows(table: pd.DataFrame, headline: Mapping[str, list[str]]) -> pd.DataFrame:
     """Rows of headline metrics; of a task that is not registered here, all of its metrics."""
     present = table[["task", "metric"]].drop_duplicates()
     extra = [

@@ -16,6 +16,21 @@ Matrix = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
+class Differences:
+    """Mean differences of all pairs, their squared standard errors and degrees of freedom; all
+    ``[i, j]`` of i over j.
+    """
+
+    mean: Floats
+    variance: Floats
+    freedom: Floats
+
+    def p_values(self) -> Floats:
+        """Of no difference, two-sided, under Student's t."""
+        return p_values(self.mean, self.variance, self.freedom)
+
+
+@dataclass(frozen=True)
 class Pairs:
     """Differences of index between entries that are complete, ``[i, j]`` of i over j."""
 
@@ -25,22 +40,16 @@ class Pairs:
     """Of no difference on tasks of this kind: paired t test over tasks"""
     p_here: Floats
     """Of no difference on these tasks: paired t tests over seeds, added up over tasks"""
+    general: Differences
+    """What ``p_general`` is of"""
+    here: Differences
+    """What ``p_here`` is of"""
+    seeds: tuple[int, int]
+    """Least and largest number of distinct seeds that a task has"""
 
     def index(self, entry: str) -> int:
         """Place of an entry in the matrices."""
         return self.entries.index(entry)
-
-
-@dataclass(frozen=True)
-class _Differences:
-    """Mean differences of all pairs, their squared standard errors and degrees of freedom."""
-
-    mean: Floats
-    variance: Floats
-    freedom: Floats
-
-    def p_values(self) -> Floats:
-        return p_values(self.mean, self.variance, self.freedom)
 
 
 def all_pairs(scores: Sequence[TaskScores], entries: Sequence[str]) -> Pairs:
@@ -54,15 +63,18 @@ def all_pairs(scores: Sequence[TaskScores], entries: Sequence[str]) -> Pairs:
     size = len(entries)
     if not (parts and size):
         empty = np.full((size, size), NAN)
-        return Pairs(tuple(entries), empty, empty, empty)
+        nothing = Differences(empty, empty, empty)
+        return Pairs(tuple(entries), empty, empty, empty, nothing, nothing, (0, 0))
     general = _mean([general for general, _ in parts])
     here = _mean([here for _, here in parts])
     p_here = here.p_values()
     p_general = np.where(np.isnan(p_here), NAN, general.p_values())
-    return Pairs(tuple(entries), here.mean, p_general, p_here)
+    counts = [len(part.seeds[task]) for part in scores for task in part.tasks]
+    seeds = min(counts), max(counts)
+    return Pairs(tuple(entries), here.mean, p_general, p_here, general, here, seeds)
 
 
-def _pattern(scores: TaskScores, entries: Sequence[str]) -> tuple[_Differences, _Differences]:
+def _pattern(scores: TaskScores, entries: Sequence[str]) -> tuple[Differences, Differences]:
     """Differences in general and on these tasks."""
     rows = [scores.entries.index(entry) for entry in entries]
     tasks = [_task(scores.values[task][rows]) for task in scores.tasks]
@@ -72,19 +84,19 @@ def _pattern(scores: TaskScores, entries: Sequence[str]) -> tuple[_Differences, 
     by_task = np.stack([task.mean for task in tasks])
     variance = by_task.var(axis=0, ddof=1) / len(tasks)
     freedom = np.full(variance.shape, float(len(tasks) - 1))
-    return _Differences(here.mean, variance, freedom), here
+    return Differences(here.mean, variance, freedom), here
 
 
-def _task(grid: Floats) -> _Differences:
+def _task(grid: Floats) -> Differences:
     """Of scores (entries, seeds), paired by seed."""
     difference = grid[:, None, :] - grid[None, :, :]
     seeds = grid.shape[1]
     mean = difference.mean(axis=2)
     variance = difference.var(axis=2, ddof=1) / seeds if seeds > 1 else np.full(mean.shape, NAN)
-    return _Differences(mean, variance, np.full(mean.shape, float(seeds - 1)))
+    return Differences(mean, variance, np.full(mean.shape, float(seeds - 1)))
 
 
-def _mean(parts: Sequence[_Differences]) -> _Differences:
+def _mean(parts: Sequence[Differences]) -> Differences:
     """Mean of independent differences, as `intervals.combined` for single numbers."""
     shares = np.stack([part.variance for part in parts]) / len(parts) ** 2
     freedoms = np.stack([part.freedom for part in parts])
@@ -92,7 +104,7 @@ def _mean(parts: Sequence[_Differences]) -> _Differences:
     with np.errstate(divide="ignore", invalid="ignore"):
         freedom = total**2 / (shares**2 / freedoms).sum(axis=0)
     freedom = np.where(total == 0, freedoms.min(axis=0), freedom)
-    return _Differences(np.stack([p.mean for p in parts]).mean(axis=0), total, freedom)
+    return Differences(np.stack([p.mean for p in parts]).mean(axis=0), total, freedom)
 
 
 def holm(p: Floats) -> Floats:

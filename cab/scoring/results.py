@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from cab.admission import options_of, rankable
 from cab.cost_metrics import LATENCY_RATIO, ratio_baseline
 from cab.label import label_words
+from cab.regularisers import STEPS, multiple_of
 from cab.schema import Status
 from cab.scoring.codes import codes_of, group_codes
 from cab.scoring.versions import Installed, Machine, Stale, counting, installed_hashes
@@ -77,6 +78,8 @@ class Results:
     """Files of which something is left out, and what"""
     machines: tuple[Machine, ...] = ()
     """What costs were measured on, by track"""
+    multiples: tuple[float, ...] = ()
+    """Multiples of a recipe's steps that were trained for and are left out here"""
 
     def select(self, track: Track | None = None, **equal: Any) -> pd.DataFrame:
         """Rows of a track whose columns have the given values; None leaves a column free."""
@@ -101,6 +104,7 @@ def load_results(
     store: Readable,
     defaults: dict[str, dict[str, Any]] | None = None,
     cells: Collection[str] | None = None,
+    steps: float = 1.0,
 ) -> Results:
     """Read a store and keep what is current.
 
@@ -109,19 +113,22 @@ def load_results(
         defaults: default options by attention id; options that differ from them become part of the
             entry's name. None: looked up in the registry.
         cells: keys of the cells to keep; None for all.
+        steps: multiple of the recipes' steps that was trained for; no other one is among the rows.
     """
     rows = store.read().to_pandas()
     if cells is not None:
         rows = rows[rows["cell"].isin(list(cells))]
-    return _named(current(rows, defaults), store)
+    return _named(current(rows, defaults, steps=steps), store)
 
 
-def load_scores(store: Readable, defaults: dict[str, dict[str, Any]] | None = None) -> Results:
+def load_scores(
+    store: Readable, defaults: dict[str, dict[str, Any]] | None = None, steps: float = 1.0
+) -> Results:
     """The current test scores, references, analyses and failures alone, words as categories: what
     ranking by quality needs, at a fraction of the time and memory of `load_results`.
     """
     table = store.read(_SCORE_COLUMNS, ["quality"], dictionaries=True, keep=_scored)
-    return _named(current(table.to_pandas(ignore_metadata=True), defaults), store)
+    return _named(current(table.to_pandas(ignore_metadata=True), defaults, steps=steps), store)
 
 
 def _named(results: Results, store: Readable) -> Results:
@@ -203,6 +210,7 @@ def joined(*parts: Results) -> Results:
         tuple(stale for part in parts for stale in part.stale),
         tuple(dict.fromkeys(line for part in parts for line in part.unread)),
         tuple(machine for part in parts for machine in part.machines),
+        tuple(sorted({multiple for part in parts for multiple in part.multiples})),
     )
 
 
@@ -214,6 +222,7 @@ def current(
     rows: pd.DataFrame,
     defaults: dict[str, dict[str, Any]] | None = None,
     installed: Installed = installed_hashes,
+    steps: float = 1.0,
 ) -> Results:
     """The rows that count (`cab.scoring.versions`), in the order of their times.
 
@@ -221,14 +230,32 @@ def current(
         rows: of a store.
         defaults: default options by attention id; None: looked up in the registry.
         installed: hash of the code of an attention as it is here.
+        steps: multiple of the recipes' steps that was trained for. Runs of others are of another
+            experiment: they are left out, and named `Results.multiples`.
     """
     rows = rankable(rows[rows["kind"].isin(MEASURED)])
+    rows, multiples = _trained_for(steps, rows)
     entries = _entry_names(rows, defaults)
     found = counting(rows, entries, installed)
     rows = rows.iloc[found.kept].assign(entry=entries.iloc[found.kept])
     return Results(
-        rows.reset_index(drop=True), found.superseded, found.stale, machines=found.machines
+        rows.reset_index(drop=True), found.superseded, found.stale, machines=found.machines,
+        multiples=multiples,
+    )  # fmt: skip
+
+
+def _trained_for(steps: float, rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[float, ...]]:
+    """The rows of one multiple of the recipes' steps, and which others there are."""
+    place = group_codes([codes_of(rows["attention_options"])])
+    first = np.unique(place, return_index=True)[1]
+    words = rows["attention_options"].iloc[first].astype(object)
+    multiples = np.array(
+        [multiple_of(options_of(w if isinstance(w, str) else "{}") or {}) for w in words]
     )
+    others = tuple(sorted({float(m) for m in multiples[multiples != steps] if np.isfinite(m)}))
+    if (multiples == steps).all():
+        return rows, others
+    return rows[(multiples == steps)[place]], others
 
 
 def _entry_names(rows: pd.DataFrame, defaults: dict[str, dict[str, Any]] | None) -> pd.Series:
@@ -261,6 +288,7 @@ def _entry_name(attention: str, options: str, defaults: dict[str, dict[str, Any]
     given = options_of(options)
     if given is None:
         return f"{attention} (options unreadable)"
-    changed = {k: v for k, v in given.items() if usual.get(k) != v}
+    # How long all of a table were trained stands above it, not in their names.
+    changed = {k: v for k, v in given.items() if usual.get(k) != v and k != STEPS}
     words = ", ".join(f"{k}={v}" for k, v in changed.items())
     return f"{attention} ({visible(words)})" if words else attention

@@ -39,6 +39,7 @@ HERE = Column("these tasks", right=True, keep=2, help=HERE_IS)
 BEATS = Column(f"beats {BASELINE}", right=True, keep=1, more=True, number="beats_softmax")
 SEEDS = Column("seeds", right=True, key="seeds")
 SEEDS_LIST = Column("seeds")
+SEEDS_BEHIND = "seeds: how many distinct ones are behind a p, the least and the most of a task"
 TASK = Column("task")
 METRIC = Column("metric")
 VALUE = Column("value", right=True)
@@ -58,6 +59,7 @@ AVERAGE = Column("average", right=True, more=True, number="average")
 TO_BASELINE = Column(f"to {BASELINE}", right=True, more=False, number="relative_cost")
 DIFFERENCE = Column("difference", right=True)
 P = Column("p", right=True)
+P_OF_SEEDS = Column("p (seeds)", right=True)
 
 
 def of_task(name: str, keep: int = 4) -> Column:

@@ -22,6 +22,7 @@ from cab.sheets.words import (
     NOTHING,
     amount,
     bounds,
+    count_range,
     digits_of,
     factor_range,
     number,
@@ -72,19 +73,27 @@ def _quality(
 ) -> Sheet:
     one, other = compared.one, compared.other
     among = len(compared.tasks)
-    lines = [_difference_line(t.task, t.difference, t.adjusted, among) for t in compared.tasks]
+    lines = [
+        _difference_line(t.task, t.difference, t.adjusted, (t.difference.n,) * 2, among)
+        for t in compared.tasks
+    ]
     if among > 1:
+        counts = [task.difference.n for task in compared.tasks]
+        seeds = min(counts), max(counts)
         for name, estimate in (
             ("mean, these tasks", compared.here),
             ("mean, tasks of this kind", compared.general),
         ):
-            lines.append(_difference_line(name, estimate.interval(), estimate.p_value()))
-    shown = (columns.TASK, columns.DIFFERENCE, columns.INTERVAL, columns.P, columns.VERDICT)
+            lines.append(_difference_line(name, estimate.interval(), estimate.p_value(), seeds))
+    shown = (
+        columns.TASK, columns.DIFFERENCE, columns.INTERVAL, columns.P_OF_SEEDS, columns.VERDICT,
+    )  # fmt: skip
     about["verdict"] = verdict(compared)
     notes.append(_label_note(about, one, other))
     notes.append(
         "difference of the scores (log-ratios to softmax), paired by seed; p: paired t test, "
-        "that of a task corrected for the number of tasks (Holm)"
+        "that of a task corrected for the number of tasks (Holm); in parentheses the distinct "
+        "seeds that both have"
     )
     if any(t.p < ALPHA <= t.adjusted for t in compared.tasks):
         notes.append(_WHY_CORRECTED)
@@ -97,13 +106,16 @@ _WHY_CORRECTED = (
 )
 
 
-def _difference_line(name: str, difference: Interval, p: float, among: int = 1) -> Line:
+def _difference_line(
+    name: str, difference: Interval, p: float, seeds: tuple[int, int], among: int = 1
+) -> Line:
     """One difference and what it says.
 
     Args:
         name: of the task, or of a mean.
         difference: with the interval that it has by itself.
         p: corrected for the number of comparisons.
+        seeds: least and largest number of distinct seeds behind the p, over tasks.
         among: how many comparisons that are.
     """
     said = "not known (one seed)"
@@ -114,11 +126,12 @@ def _difference_line(name: str, difference: Interval, p: float, among: int = 1) 
         said = better if p < ALPHA else same
     digits = digits_of(difference)
     shown = (
-        name, signed(difference.value, digits), bounds(difference, digits), p_value(p), said,
+        name, signed(difference.value, digits), bounds(difference, digits),
+        f"{p_value(p)} ({count_range(*seeds)})", said,
     )  # fmt: skip
     data: dict[str, Value] = {
         "what": name, **interval_data("difference", difference), "p": number(p),
-        "verdict": said,
+        "seeds": count_range(*seeds), "verdict": said,
     }  # fmt: skip
     return Line(shown, data)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 
-from cab.controls import BASELINE
-from cab.scoring.boards import controls
+from cab.scoring.boards import uninformative
 from cab.scoring.correlation import LEAST, Correlation, correlations, without
 from cab.scoring.quality import QualityBoard
 from cab.sheets import columns
@@ -31,11 +30,6 @@ def correlation_sheet(found: Sequence[Correlation], title: str = "Correlations")
         }  # fmt: skip
         lines.append(Line((c.first, c.second, *words, str(c.n)), data))
     return Sheet(title, shown, tuple(lines))
-
-
-def uninformative() -> set[str]:
-    """Controls that would make any two columns agree."""
-    return controls() - {BASELINE}
 
 
 def tracks_sheet(boards: Mapping[Setting, Mapping[str, QualityBoard]]) -> Sheet | None:

@@ -48,6 +48,7 @@ def to_json(sheets: Sequence[Sheet]) -> str:
             "title": sheet.title,
             **sheet.about,
             "rows": [line.data for line in sheet.lines],
+            **({"summary": sheet.summary} if sheet.summary else {}),
             "notes": list(sheet.notes),
         }
         for sheet in sheets
@@ -63,7 +64,8 @@ def to_markdown(sheets: Sequence[Sheet]) -> str:
         rules = ["---:" if column.right else "---" for column in sheet.columns]
         rows = [[_markdown(word) for word in line.shown] for line in sheet.lines]
         lines = ["| " + " | ".join(cells) + " |" for cells in [heads, rules, *rows]]
-        notes = [f"* {_markdown(note)}" for note in sheet.notes]
+        told = [_markdown(sheet.summary), ""] if sheet.summary else []
+        notes = [*told, *(f"* {_markdown(note)}" for note in sheet.notes)]
         parts.append("\n".join([f"### {_markdown(sheet.title)}", "", *lines, "", *notes]).rstrip())
     return "\n\n".join(parts) + "\n"
 
@@ -92,6 +94,7 @@ def html_table(sheet: Sheet, level: int = 2) -> str:
         f'<div class="wide"><table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n'
         + "\n".join(rows)
         + "\n</tbody></table></div>\n"
+        + (f"<p>{html.escape(sheet.summary)}</p>\n" if sheet.summary else "")
         + (f'<ul class="notes">{notes}</ul>\n' if notes else "")
     )
 

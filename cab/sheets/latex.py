@@ -105,7 +105,8 @@ def _table(sheet: Sheet, label: str) -> str:
     notes = [f"{sheet.columns[n].title}: {word} throughout" for n, word in constant.items()]
     notes += [_BOLD] if any(map(any, whole.bold)) else []
     verdict = sheet.about.get("verdict")
-    notes = [*([str(verdict)] if verdict else []), *_with_legend(whole.columns, sheet), *notes]
+    said = [words for words in (verdict, sheet.summary) if words]
+    notes = [*map(str, said), *_with_legend(whole.columns, sheet), *notes]
     return "\n".join(
         [
             r"\begin{table}",

@@ -16,6 +16,11 @@ METHOD = (
      "Paired t tests. = marks an entry that is not distinguishable from the one above, ~ one that "
      "differs on these tasks only. Ranks are intervals. Bars in the pictures and the table of "
      "pairs correct all pairs of a board together (Holm)."),
+    ("What a board can tell",
+     "Signal to noise of a task: standard deviation between mechanisms over that between seeds, as "
+     "components of variance (after arXiv 2508.13144). Share: of the index's variance over "
+     "mechanisms. Kendall's tau: of the ranking with that without the task. The smallest "
+     "difference: what the t test between two entries finds with 80 % power."),
     ("Missing results",
      "An entry that lacks a task, a seed or a metric that softmax has there has no index and no "
      "rank. It stands below the others with the number of tasks that it has."),

@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
+from cab.scoring.pairwise import Relation, pairwise
 from cab.scoring.quality import QualityBoard
-from cab.scoring.ranks import ALPHA, holm, significant_pairs
 from cab.sheets import columns
 from cab.sheets.notes import SAME
-from cab.sheets.sheet import Column, Line, Sheet
-from cab.sheets.words import p_value, signed
+from cab.sheets.sheet import Column, Line, Sheet, Value
+from cab.sheets.words import count_range, number, p_value, signed
+
+VERDICTS = {
+    Relation.BETTER: "different",
+    Relation.WORSE: "different",
+    Relation.BETTER_HERE: "different on these tasks",
+    Relation.WORSE_HERE: "different on these tasks",
+    Relation.SAME: SAME,
+    Relation.UNKNOWN: "not known (one seed)",
+}
+"""Of two entries, in words"""
 
 
 def pairs_sheet(found: QualityBoard) -> Sheet | None:
     """Every pair of ranked entries, with p-values; None for fewer than two."""
-    pairs = found.pairs
-    if pairs is None or len(pairs.entries) < 2:
+    if found.pairs is None or len(found.pairs.entries) < 2:
         return None
-    differs = significant_pairs(pairs)
-    places = [(i, j) for i in range(len(pairs.entries)) for j in range(i + 1, len(pairs.entries))]
-    general = holm(pairs.p_general[tuple(zip(*places, strict=True))])
-    here = holm(pairs.p_here[tuple(zip(*places, strict=True))])
+    whole = pairwise(found.pairs, len(found.scores.tasks))
+    seeds = count_range(*whole.seeds)
     lines = []
-    for n, (i, j) in enumerate(places):
-        verdict = "different" if differs[i, j] else SAME
-        if not differs[i, j] and here[n] < ALPHA:
-            verdict = "different on these tasks"
-        shown = (
-            pairs.entries[i], pairs.entries[j], signed(pairs.difference[i, j]),
-            p_value(here[n]), p_value(general[n]), verdict,
-        )  # fmt: skip
-        lines.append(Line(shown, {}))
+    for i, one in enumerate(whole.entries):
+        for j in range(i + 1, len(whole.entries)):
+            other, verdict = whole.entries[j], VERDICTS[whole.relation(i, j)]
+            difference, here = whole.difference[i, j], whole.p_here[i, j]
+            general = whole.p_general[i, j]
+            shown = (
+                one, other, signed(difference), p_value(here), p_value(general), seeds, verdict,
+            )  # fmt: skip
+            data: dict[str, Value] = {
+                "one": one, "other": other, "difference": number(difference),
+                "p_these_tasks": number(here), "p": number(general), "seeds": seeds,
+                "verdict": verdict,
+            }  # fmt: skip
+            lines.append(Line(shown, data))
     headings = (
         Column("better"), Column("worse"), columns.DIFFERENCE,
-        Column("p, these tasks", right=True), columns.P, columns.VERDICT,
+        Column("p, these tasks", right=True), columns.P, columns.SEEDS, columns.VERDICT,
     )  # fmt: skip
-    note = f"p corrected for {len(places)} pairs (Holm)"
+    note = f"p corrected for {whole.count} pairs (Holm); {columns.SEEDS_BEHIND}"
     return Sheet("Differences of the index", headings, tuple(lines), {}, (note,))

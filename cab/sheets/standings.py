@@ -14,11 +14,13 @@ from cab.scoring.intervals import UNKNOWN, Interval
 from cab.scoring.overall import OverallStanding, overall
 from cab.scoring.quality import QualityBoard, Ranked, Standing
 from cab.scoring.read_shares import mean_densities
+from cab.scoring.resolution import resolution
 from cab.scoring.results import Results
 from cab.sheets import columns
 from cab.sheets.choice import ALL, Shown
 from cab.sheets.hybrids import hybrid_notes
 from cab.sheets.notes import HIDDEN, board_notes, failure_notes, stale_notes
+from cab.sheets.resolution import separated_words, summary
 from cab.sheets.sheet import Column, Field, Sheet, Value, columns_of, interval_data, lines_of
 from cab.sheets.words import NOTHING, bounds, number, percent, share, signed
 from cab.track import Setting, Track
@@ -41,7 +43,9 @@ def board_sheet(results: Results, board: QualityBoard, track: Track, shown: Show
     if len(standings) < len(board.standings):
         notes.append(HIDDEN)
     density = mean_densities(results, track, board.tasks)
-    return standings_sheet(standings, board.tasks, track.title, {**track.about}, notes, density)
+    sheet = standings_sheet(standings, board.tasks, track.title, {**track.about}, notes, density)
+    told = resolution(board)
+    return replace(sheet, summary=summary(told)) if told else sheet
 
 
 def standings_sheet(
@@ -91,9 +95,10 @@ def overall_sheet(
     ]
     if len(patterns) < 2:
         return None
+    everything = overall(boards)
     standings = [
         s
-        for s in overall(boards)
+        for s in everything
         if any(shown.keeps(s.attention, grades.get((p, s.entry), ""), s.label) for p in patterns)
     ]
     fields: list[Field[OverallStanding]] = [
@@ -106,8 +111,9 @@ def overall_sheet(
     )
     track = setting.track(OVERALL)
     return Sheet(
-        track.title, columns_of(fields), lines_of(fields, standings), {**track.about}, notes
-    )
+        track.title, columns_of(fields), lines_of(fields, standings), {**track.about}, notes,
+        separated_words(everything),
+    )  # fmt: skip
 
 
 def rating_sheet(board: QualityBoard, track: Track, shown: Shown = ALL) -> Sheet:

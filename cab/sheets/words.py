@@ -159,9 +159,14 @@ def p_value(p: float) -> str:
     )
 
 
-def count(number: int, noun: str) -> str:
-    """``1 seed``, ``3 seeds``, ``1,200 rows``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def count(number: int, noun: str, several: str = "") -> str:
+    """``1 seed``, ``3 seeds``, ``1,200 rows``; ``several`` where an s does not do."""
+    return f"{number:,} {noun if number == 1 else several or f'{noun}s'}"
+
+
+def count_range(least: int, most: int) -> str:
+    """``3``, or ``1-3`` where counts differ."""
+    return str(least) if least == most else f"{least}-{most}"
 
 
 def number(value: float) -> float | None:

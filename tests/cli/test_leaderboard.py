@@ -12,7 +12,9 @@ import pytest
 
 from cab.cli.app import main
 from cab.cli.console import console
+from cab.store import ResultStore
 from tests.cli.stores import ABILITY, write_store
+from tests.scoring.test_short_runs import LOSSES, TURNED, rows_at
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +84,51 @@ def test_json_has_all_numbers(shown):
             assert row["index"] == pytest.approx(ABILITY[row["entry"]], abs=0.05)
     assert "forecasting" not in rows[0]
     assert found["overall (small, cpu)"]["rows"][0]["entry"] == "lla"
+
+
+def test_details_stand_below_the_table_and_fit_a_terminal(shown, monkeypatch):
+    monkeypatch.setattr(console, "width", 80)
+    words = ("leaderboard", "-p", "CS", "--scale", "small", "--no-reference", "--details")
+    text = shown(*words)
+    below = text[text.index("what its tasks tell") :]
+    assert max(map(len, below.splitlines())) <= 80
+    told = " ".join(text.split())
+    assert "What this board can tell: 7 ranked entries, 2 tasks, 3 seeds." in told
+    assert "without an index and not here: s4d" in told
+    assert "What this board" in shown(*words[:-1])
+    assert "what its tasks tell" not in shown(*words[:-1])
+    found = tables(shown(*words, "-f", "json"))
+    assert found["causal-self (small, cpu)"]["summary"].startswith("What this board can tell")
+    tasks = found["causal-self, what its tasks tell (small, cpu)"]["rows"]
+    assert sum(row["share"] for row in tasks) == pytest.approx(1)
+    matrix = found["causal-self, who beats whom (small, cpu)"]["rows"]
+    assert [row["rank"] for row in matrix] == list(range(1, 8))
+    assert {row["seeds"] for row in matrix} == {"3"}
+
+
+def test_runs_at_other_lengths_are_told_of_below_the_boards(called, tmp_path):
+    made = ResultStore(tmp_path / "lengths")
+    made.prepare()
+    made.append([*rows_at(1, LOSSES), *rows_at(4, TURNED)])
+    words = ("--out", made.root, "--no-reference")
+    code, text, errors = called("leaderboard", *words)
+    assert code == 0, errors
+    said = " ".join(text.split())
+    assert "Do short runs tell? (tiny, cpu)" in said
+    assert "RANKS TURN OVER at 4x the steps: of 10 pairs of entries" in said
+    assert text.count("cosformer") == 1
+    found = tables(called("leaderboard", *words, "-f", "json")[1])
+    row = found["Do short runs tell? (tiny, cpu)"]["rows"][0]
+    assert (row["multiple"], row["turned"], row["decided"], row["entries"]) == (4, 3, 10, 5)
+    code, _, errors = called("report", *words, "--to", "page.html")
+    assert code == 0, errors
+    assert "RANKS TURN OVER" in parsed_text(tmp_path / "page.html")
+
+
+def parsed_text(path):
+    text = path.read_text(encoding="utf-8")
+    parsed(text)
+    return text
 
 
 def test_csv_is_one_table(shown):
@@ -290,7 +337,9 @@ def test_report_is_one_whole_page(called, store, tmp_path):
     assert all(link.startswith("#") for link in tags.links)
     assert "<script" not in text
     for words in ("Rank correlations between patterns", "does the small one predict", "Method",
-                  "Environment", "A CPU", "forecasting is left out"):  # fmt: skip
+                  "Environment", "A CPU", "forecasting is left out", "What this board can tell",
+                  "what its tasks tell", "the smallest difference to be seen",
+                  "All pairs"):  # fmt: skip
         assert words in text
     for name in ABILITY:
         assert name in text
@@ -302,6 +351,7 @@ def test_figures_of_the_report_are_files_with_their_track_and_commit(called, sto
     assert code == 0, errors
     names = {path.name for path in (tmp_path / "drawn").iterdir()}
     assert {"index-causal-self-small-cpu.svg", "index-causal-self-small-cpu.pdf",
+            "pairs-causal-self-small-cpu.svg",
             "latency-by-length-causal-self-small-cpu.pdf"} <= names  # fmt: skip
     assert {name.partition(".")[2] for name in names} == {"svg", "pdf"}
     assert f"{len(names) // 2} figures" in output
@@ -321,6 +371,8 @@ def test_figures_of_the_report_are_files_with_their_track_and_commit(called, sto
         (("leaderboard", "--sort", "indx"), "did you mean index"),
         (("leaderboard", "--device", "tpu"), "unknown device 'tpu'"),
         (("leaderboard", "--family", "soft"), "unknown family 'soft'"),
+        (("leaderboard", "--details", "--metric", "latency"), "--details goes with --metric index"),
+        (("leaderboard", "--details", "--published", "cab2023"), "--published takes"),
         (("leaderboard", "--published", "cab2032"), "did you mean cab2023"),
         (("leaderboard", "--published", "cab2023", "--scale", "small"), "--published takes"),
         (("leaderboard", "--published", "cab2023", "--task", "TTT"), "did you mean TTS"),

@@ -9,12 +9,15 @@ import pytest
 from cab.scoring.compositional import compositional_index
 from cab.scoring.correlation import rank_correlation
 from cab.scoring.crossover import crossover
+from cab.scoring.detectable import POWER, smallest
 from cab.scoring.intervals import Interval, estimate_here
 from cab.scoring.pareto import DRAWS, quality_per_cost
 from cab.scoring.published import efficiency_lengths, load_published
 from cab.scoring.quality import DISCRIMINATION, quality_board
-from cab.scoring.ranks import holm
+from cab.scoring.ranks import ALPHA, holm
+from cab.scoring.resolution import resolution
 from cab.scoring.results import current
+from cab.scoring.short_runs import DRAWS as LENGTH_DRAWS
 from cab.scoring.task_scores import LIMIT
 from cab.track import Track
 from tests.scoring.test_ranks import scores_of
@@ -50,7 +53,7 @@ def board():
 
 @pytest.fixture(scope="module")
 def recomputed(board):
-    a = board.standing("A")
+    a, told = board.standing("A"), resolution(board)
     here = estimate_here(board.scores.groups("A"))
     place = board.pairs.index("A"), board.pairs.index("softmax")
     games = {"won1": 1, "won2": 1, "won3": 1, "lost": -1}
@@ -83,6 +86,16 @@ def recomputed(board):
         "these tasks, high": a.here.high,
         "p of A against softmax, these tasks": board.pairs.p_here[place],
         "p of A against softmax, general": board.pairs.p_general[place],
+        "p of A against softmax, these tasks, of 6 pairs": told.pairwise.p_here[
+            told.entries.index("A"), told.entries.index("softmax")
+        ],
+        "noise of translation": told.signals["translation"].noise,
+        "signal of translation": told.signals["translation"].signal,
+        "signal to noise of translation": told.signals["translation"].ratio.value,
+        "share of copying": told.contribution("copying").share,
+        "smallest difference, variance 0.01, 2 degrees": smallest(
+            np.array(0.01), np.array(2.0), ALPHA
+        ),
         "Holm of .01 .02 .03 .04, second": holm(np.array([0.01, 0.02, 0.03, 0.04]))[1],
         "strength, 3 won, 1 drawn, 1 lost": ratings(scores_of(grids))["x"].strength.value,
         "index per doubling, index 0.3, 8 times the cost": quality_per_cost(0.3, 8.0),
@@ -112,5 +125,7 @@ def test_the_marks_of_the_example(board):
 def test_constants_on_the_page_are_those_of_the_code():
     assert f"limited to ±ln {round(np.exp(LIMIT))}" in PAGE
     assert DISCRIMINATION == 4
+    assert f"with {POWER:.0%} power".replace("%", " %") in PAGE
     assert "beat `none` by four times" in PAGE
+    assert f"percentiles of {LENGTH_DRAWS} draws" in PAGE
     assert f"share of {DRAWS} joint draws" in PAGE.replace("\n", " ")

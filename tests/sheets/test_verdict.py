@@ -53,6 +53,8 @@ def test_words_agree_with_the_numbers_beside_them(number):
     sheet = compared(drawn(number))
     for line in sheet.lines:
         _, difference, interval, p, said = line.shown
+        p, seeds = p.removesuffix(")").split(" (")
+        assert seeds == "3"
         low, high = shown_interval(interval)
         leaves_out_zero = low > 0 or high < 0
         if said in ("better", "worse"):
