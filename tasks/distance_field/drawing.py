@@ -7,13 +7,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-FARTHEST = 0.45
+FARTHEST = 0.3
 """Distance that is white, in sides of a shape"""
 
 BAND = 0.05
 """Distance from one contour to the next"""
 
-_NEAR, _FAR = np.array([150, 40, 20]), np.array([255, 255, 255])
+_NEAR, _FAR = np.array([70, 10, 60]), np.array([255, 255, 255])
 _DARKER = 0.88
 """Of every second band"""
 
