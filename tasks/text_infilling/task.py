@@ -160,7 +160,8 @@ class TextInfilling(TextWindowTask):
         return self._hide(self.random_windows(self.setting.length, generator), generator)
 
     def _hide(self, windows: Tensor, generator: torch.Generator) -> Batch:
-        hidden = draw_hidden(*windows.shape, self.setting.hidden, generator)
+        setting = self.setting
+        hidden = draw_hidden(len(windows), setting.length, setting.hidden, generator)
         return hide(windows, hidden)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
