@@ -1,0 +1,1 @@
+"""Image inpainting: hidden patches of a photograph from the visible ones."""

@@ -1,0 +1,1 @@
+"""Weather inpainting: hidden blocks of hours and variables from the visible ones."""
