@@ -21,9 +21,13 @@ from tasks.sequence_transduction import (
     token_losses,
 )
 from tasks.summarization.vocabulary import END, PADDING, START
+from tasks.vowel_restoration.task import VowelRestoration
 
 CC = Pattern.CAUSAL_CROSS
-TASKS: tuple[type[TransductionTask], ...] = (DigitLines,)
+TASKS: tuple[type[TransductionTask], ...] = (
+    DigitLines,
+    VowelRestoration,
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
