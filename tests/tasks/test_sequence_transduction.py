@@ -11,6 +11,7 @@ from torch import nn
 from attentions.none import NoAttention
 from attentions.softmax import SoftmaxAttention
 from cab import Attention, Batch, Pattern, Scale, Slots, seeds
+from tasks.autoregressive_super_resolution.task import AutoregressiveSuperResolution
 from tasks.backbones.placed_encoder_decoder import PlacedEncoderDecoder
 from tasks.digit_lines.task import DigitLines
 from tasks.sequence_transduction import (
@@ -27,6 +28,7 @@ CC = Pattern.CAUSAL_CROSS
 TASKS: tuple[type[TransductionTask], ...] = (
     DigitLines,
     VowelRestoration,
+    AutoregressiveSuperResolution,
 )
 
 
