@@ -14,6 +14,7 @@ from cab import Attention, Batch, Pattern, Scale, Slots, seeds
 from tasks.autoregressive_super_resolution.task import AutoregressiveSuperResolution
 from tasks.backbones.placed_encoder_decoder import PlacedEncoderDecoder
 from tasks.digit_lines.task import DigitLines
+from tasks.forecasting_tokens.task import ForecastingTokens
 from tasks.sequence_transduction import (
     FIRST_TOKEN,
     TransductionTask,
@@ -29,6 +30,7 @@ TASKS: tuple[type[TransductionTask], ...] = (
     DigitLines,
     VowelRestoration,
     AutoregressiveSuperResolution,
+    ForecastingTokens,
 )
 
 
