@@ -41,7 +41,9 @@ class TransductionTask(Task):
     @property
     @abstractmethod
     def written(self) -> tuple[int, int]:
-        """Least and most tokens of an output, END not counted; equal where its length is fixed."""
+        """Least and most tokens that are written, END among them; equal where there is no END, since
+        all outputs have one length.
+        """
 
     @abstractmethod
     def problems(self, split: Split, seed: int) -> Batch:
@@ -84,7 +86,6 @@ class TransductionTask(Task):
         """Greedy outputs, as token ids without END."""
         assert isinstance(model, EncoderDecoder)
         shortest, longest = self.written
-        # An output of fixed length has no END, which `shortest` forbids to the end.
         return [
             row
             for part in parts(batch, ROWS_AT_ONCE)

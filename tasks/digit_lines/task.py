@@ -160,7 +160,7 @@ class DigitLines(TransductionTask):
 
     @property
     def written(self) -> tuple[int, int]:
-        """See `TransductionTask.written`; an output may be of any length up to END."""
+        """See `TransductionTask.written`: the digits of the longest line and END."""
         return 0, self.setting.most + 1
 
     def length(self) -> tuple[int, int]:
