@@ -1,0 +1,1 @@
+"""Reading lines of handwritten digits: a picture to the string of its digits."""

@@ -1,0 +1,1 @@
+"""Vowel restoration: text without its vowels to the text."""
