@@ -77,7 +77,7 @@ SETTINGS = {
     ),
     Scale.SMALL: Setting(
         points=48, levels=32, dim=64, heads=4, layers=2, dropout=0.0, draws=2,
-        recipe=Recipe(steps=500, batch_size=16, learning_rate=3e-3),
+        recipe=Recipe(steps=600, batch_size=16, learning_rate=1e-2),
     ),
     Scale.BASE: Setting(
         points=256, levels=64, dim=256, heads=8, layers=6, dropout=0.1, draws=2,
