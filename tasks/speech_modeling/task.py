@@ -35,7 +35,7 @@ from cab.task_contract import Split
 from tasks.artifacts import pictures
 from tasks.data.embedded import dataset
 from tasks.evaluation import device_of
-from tasks.speech_modeling.frames import LAST, PENALTY, Frames, last_frames, regressed, ridge
+from tasks.speech_modeling.frames import PENALTY, Frames, last_frames, regressed, ridge
 from tasks.speech_modeling.model import FrameStream, continued
 from tasks.tts.spectrogram import TELEPHONE
 
@@ -107,7 +107,7 @@ _SHOWN = 3
         references=(
             Reference("mean", "mse", "The mean frame of the training split."),
             Reference("repeat", "mse", "The latest frame."),
-            Reference("ridge", "mse", f"Ridge regression on the last {LAST} frames."),
+            Reference("ridge", "mse", "Ridge regression on the last four frames."),
         ),
         scales=(Scale.TINY, Scale.SMALL, Scale.BASE),
         dataset="asterisk-prompts",
