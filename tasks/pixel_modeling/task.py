@@ -44,8 +44,9 @@ from tasks.super_resolution.resampling import resized
 from tasks.upsampling.model import position_code
 from tasks.upsampling.positions import pixel_centres
 
-GREY = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue (ITU-R BT.601)"""
+GREY = (299, 587, 114)
+"""Weights of red, green and blue (ITU-R BT.601), in thousandths: whole numbers, so that a grey on
+the border of two levels is the same everywhere"""
 
 LEVELS = 16
 
@@ -145,10 +146,8 @@ class PixelModeling(Task):
         """(N, L) levels of the pictures of a split, row by row."""
         crops = photographs(split)
         kept = min(self.setting.pictures[split], len(crops))
-        crops = crops[torch.arange(kept) * len(crops) // kept]
-        colours = resized(crops, self.setting.side).double()
-        grey = torch.einsum("nchw,c->nhw", colours, torch.tensor(GREY, dtype=torch.float64))
-        return (grey * LEVELS / 256).long().clamp(max=LEVELS - 1).flatten(1)
+        evenly = torch.arange(kept) * len(crops) // kept
+        return grey_levels(resized(crops[evenly], self.setting.side)).flatten(1)
 
     @property
     def data_hash(self) -> str:
@@ -240,6 +239,13 @@ class PixelModeling(Task):
                 zoom=4,
             )
         ]
+
+
+def grey_levels(pictures: Tensor) -> Tensor:
+    """(N, H, W) int64 levels of grey of (N, 3, H, W) uint8 pictures."""
+    red, green, blue = pictures.long().unbind(1)
+    grey = GREY[0] * red + GREY[1] * green + GREY[2] * blue
+    return grey * LEVELS // (1000 * 256)
 
 
 def neighbours(pixels: Tensor, side: int) -> tuple[Tensor, Tensor]:

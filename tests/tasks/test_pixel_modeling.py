@@ -13,7 +13,7 @@ from attentions.softmax import SoftmaxAttention
 from cab import Pattern, Scale, Slots
 from cab.errors import UsageError
 from runners.training import train
-from tasks.pixel_modeling.task import LEVELS, SPLITS, PixelModeling, neighbours
+from tasks.pixel_modeling.task import LEVELS, SPLITS, PixelModeling, grey_levels, neighbours
 from tasks.problems.context_counts import bits_per_symbol
 
 CS = Pattern.CAUSAL_SELF
@@ -39,6 +39,15 @@ def test_levels_are_those_of_the_photographs(tiny: PixelModeling) -> None:
     assert len(hashes) == len(tiny.info.scales)
     with pytest.raises(UsageError, match="no noncausal-self slot"):
         PixelModeling(Pattern.NONCAUSAL_SELF, Scale.TINY)
+
+
+def test_a_grey_has_its_level_whatever_the_rounding() -> None:
+    """Also where it is the first of a level."""
+    shades = torch.arange(256, dtype=torch.uint8)
+    grey = shades.expand(1, 3, 1, -1)
+    assert torch.equal(grey_levels(grey).flatten(), torch.arange(256) * LEVELS // 256)
+    green = torch.tensor([0, 255, 0], dtype=torch.uint8).view(1, 3, 1, 1)
+    assert grey_levels(green).item() == int(0.587 * 255) * LEVELS // 256
 
 
 def test_neighbours_by_hand() -> None:
