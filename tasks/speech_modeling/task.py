@@ -68,7 +68,7 @@ SETTINGS = {
     ),
     Scale.SMALL: Setting(
         length=96, dim=64, heads=4, layers=2, dropout=0.0, windows=_ALL,
-        recipe=Recipe(steps=600, batch_size=16, learning_rate=3e-3),
+        recipe=Recipe(steps=600, batch_size=16, learning_rate=8e-3),
     ),
     Scale.BASE: Setting(
         length=256, dim=256, heads=8, layers=6, dropout=0.2, windows=_ALL,
