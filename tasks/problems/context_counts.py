@@ -1,8 +1,7 @@
 """What counting predicts: the frequency of a symbol after each context, from the training split.
 
-The likelihood that every model without attention to more than that context can reach, but for
-smoothing: half a count is added to every symbol (Krichevsky and Trofimov 1981), so that nothing has
-probability zero.
+About what a model reaches that sees no more than the context. Half a count is added to every symbol
+(Krichevsky and Trofimov 1981), so that nothing has probability zero.
 """
 
 from __future__ import annotations
