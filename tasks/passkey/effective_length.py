@@ -1,4 +1,4 @@
-"""The effective length: up to which length retrieval holds, and how surely that is known."""
+"""The effective length: how many tokens of its context a model has at hand."""
 
 from __future__ import annotations
 
@@ -7,44 +7,44 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-THRESHOLD = 0.8
-"""Accuracy that counts as holding"""
-
 _DRAWS, _CONFIDENCE = 1000, 0.95
 
 
-def effective_length(accuracy: Mapping[int, float], threshold: float = THRESHOLD) -> int:
-    """The longest length up to which accuracy is at the threshold or above at *every* tested
-    length; 0 where it is below at the shortest.
+def effective_length(accuracy: Mapping[int, float], guess: float) -> float:
+    """The length of a context times the share of its needles that is retrieved, guesses taken off;
+    the largest over the tested lengths.
+
+    It is n for a model that retrieves everything from n tokens, and w at any length beyond w for
+    one that retrieves from the last w tokens and guesses elsewhere. Every problem of a length
+    counts alike: there is no threshold which a little more or less would cross.
+
+    Args:
+        accuracy: by length; needles are spread evenly over it.
+        guess: accuracy without retrieval.
     """
-    reached = 0
-    for length in sorted(accuracy):
-        if accuracy[length] < threshold:
-            break
-        reached = length
-    return reached
+    return max(
+        length * max(0.0, (share - guess) / (1 - guess)) for length, share in accuracy.items()
+    )
 
 
 def effective_length_interval(
-    right: Mapping[int, Tensor], generator: torch.Generator, threshold: float = THRESHOLD
-) -> tuple[int, int]:
-    """Bootstrap interval (95 %, percentile) of the effective length over the tested problems.
+    right: Mapping[int, Tensor], guess: float, generator: torch.Generator
+) -> tuple[float, float]:
+    """Bootstrap interval (95 %, percentile) of the effective length over the tested streams.
 
-    It tells what another draw of as many test problems might have given, for this trained model.
+    It tells what another draw of as many streams might have given, for this trained model.
 
     Args:
-        right: by length, (depths, problems) of 0 and 1; problems are drawn anew within each depth.
+        right: by length, (streams, questions) of 0 and 1; streams are drawn anew as a whole.
+        guess: as in `effective_length`.
         generator: of the draws.
-        threshold: as in `effective_length`.
     """
-    lengths = sorted(right)
-    holds = []
-    for length in lengths:
-        depths, problems = right[length].shape
-        drawn = torch.randint(problems, (_DRAWS, depths, problems), generator=generator)
-        answers = right[length].double().cpu().expand(_DRAWS, -1, -1).gather(2, drawn)
-        holds.append(answers.mean((1, 2)) >= threshold - 1e-12)
-    held = torch.stack(holds, dim=1).long().cumprod(1).sum(1).sort().values
+    lengths = []
+    for length, answers in sorted(right.items()):
+        per_stream = answers.double().mean(1).cpu()
+        drawn = torch.randint(len(per_stream), (_DRAWS, len(per_stream)), generator=generator)
+        share = (per_stream[drawn].mean(1) - guess) / (1 - guess)
+        lengths.append(length * share.clamp_min(0))
+    found = torch.stack(lengths).amax(0).sort().values
     tail = round(_DRAWS * (1 - _CONFIDENCE) / 2)
-    steps = [0, *lengths]
-    return steps[int(held[tail])], steps[int(held[-1 - tail])]
+    return found[tail].item(), found[-1 - tail].item()

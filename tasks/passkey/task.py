@@ -27,20 +27,11 @@ from cab import (
 from cab.analysis import Evidence
 from cab.task_contract import Split
 from tasks.artifacts import charts
-from tasks.backbones.recall import StreamRecall
 from tasks.evaluation import beside, parts, share
-from tasks.passkey.effective_length import (
-    THRESHOLD,
-    effective_length,
-    effective_length_interval,
-)
-from tasks.passkey.problem import Haystack, draw_places, draw_places_at, draw_streams
-from tasks.problems.recall import logits_everywhere, look_up, stream_evidence
-
-QUESTIONS = 4
-"""At the end of a stream in training; one is asked in evaluation"""
-
-DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+from tasks.passkey.effective_length import effective_length, effective_length_interval
+from tasks.passkey.model import PlacedRecall
+from tasks.passkey.problem import Haystack, draw_places, draw_places_spread, draw_streams
+from tasks.problems.recall import look_up, stream_evidence
 
 
 @dataclass(frozen=True)
@@ -54,9 +45,10 @@ class Setting:
     """Lengths that are only evaluated"""
     dim: int
     heads: int
-    problems: int
-    """Problems of one evaluation, per depth and length beyond training; twice as many within, where
-    guesses must not come out at exactly 0"""
+    questions: int
+    """At the end of every stream"""
+    streams: int
+    """Of one evaluation, per length"""
     recipe: Recipe
 
     @property
@@ -67,30 +59,33 @@ class Setting:
 
 SETTINGS = {
     Scale.TINY: Setting(
-        Haystack(filler=16, keys=16, values=16, needles=4),
+        Haystack(filler=16, keys=16, values=16, needles=8),
         trained=(32, 64),
         beyond=(128,),
         dim=64,
         heads=4,
-        problems=16,
+        questions=4,
+        streams=32,
         recipe=Recipe(steps=80, batch_size=32, learning_rate=3e-3, warmup_steps=10, evaluations=2),
     ),
     Scale.SMALL: Setting(
-        Haystack(filler=32, keys=64, values=64, needles=8),
+        Haystack(filler=32, keys=64, values=64, needles=16),
         trained=(64, 128, 256),
         beyond=(512, 1024),
         dim=48,
         heads=3,
-        problems=16,
+        questions=8,
+        streams=48,
         recipe=Recipe(steps=500, batch_size=16, learning_rate=3e-3, evaluations=2),
     ),
     Scale.BASE: Setting(
-        Haystack(filler=1024, keys=1024, values=1024, needles=16),
+        Haystack(filler=1024, keys=1024, values=1024, needles=32),
         trained=(256, 512, 1024),
         beyond=(2048, 4096),
         dim=256,
         heads=8,
-        problems=64,
+        questions=16,
+        streams=64,
         recipe=Recipe(
             steps=4000,
             batch_size=64,
@@ -111,10 +106,10 @@ _TOKENS_AT_ONCE = 16_384
         id="passkey",
         title="Passkey retrieval",
         description=(
-            "Needles (key, value) hidden in filler; the last token asks for the value of one key. "
-            "Two attention layers that start as the circuit that looks a key up, alike for every "
-            "mechanism. Trained on lengths up to 256 at scale small, tested over a grid of length "
-            "and depth up to 1024."
+            "Needles (key, value) hidden in filler; the last tokens ask for the values of some of "
+            "the keys. Two attention layers that start as the circuit that looks a key up, alike "
+            "for every mechanism. Trained on lengths up to 256 at scale small, tested up to 1024, "
+            "with needles at all depths and streams that begin anywhere."
         ),
         backbones={Pattern.CAUSAL_SELF: "two attention layers"},
         metrics=(
@@ -128,7 +123,7 @@ _TOKENS_AT_ONCE = 16_384
                 name="cross_entropy",
                 unit="nat",
                 higher_is_better=False,
-                help="of the value asked for, likewise; near zero where retrieval is perfect, so "
+                help="of the values asked for, likewise; near zero where retrieval is perfect, so "
                 "its ratios mean little",
                 headline=False,
             ),
@@ -153,14 +148,15 @@ _TOKENS_AT_ONCE = 16_384
                 name="effective_length",
                 unit="token",
                 higher_is_better=True,
-                help="longest tested length up to which at least 80 % of the values are retrieved",
+                help="tokens of a context that are at hand: its length times the share of values "
+                "retrieved, guesses among the needles taken off; the largest over tested lengths",
                 headline=False,
             ),
             Metric(
                 name="effective_length_low",
                 unit="token",
                 higher_is_better=True,
-                help="lower end of its 95 % bootstrap interval over test problems",
+                help="lower end of its 95 % bootstrap interval over test streams",
                 headline=False,
             ),
             Metric(
@@ -197,7 +193,8 @@ class Passkey(GeneratedTask):
     """One value out of a haystack.
 
     With the control ``none`` nothing of the needles reaches the question. Places are sinusoids that
-    are not trained, so lengths beyond training meet no untrained parameter.
+    are not trained, and streams begin at any of them, so lengths beyond training meet no untrained
+    parameter and no unseen place.
     """
 
     def __init__(self, pattern: Pattern, scale: Scale, data_dir: Path | None = None) -> None:
@@ -209,7 +206,7 @@ class Passkey(GeneratedTask):
         """See `cab.GeneratedTask.problem_settings`."""
         setting = self.setting
         lengths = setting.trained, setting.beyond
-        return setting.haystack, lengths, setting.problems, DEPTHS, QUESTIONS
+        return setting.haystack, lengths, setting.questions, setting.streams
 
     @property
     def recipe(self) -> Recipe:
@@ -222,9 +219,9 @@ class Passkey(GeneratedTask):
         return longest, longest
 
     def build(self, slots: Slots) -> nn.Module:
-        """See `tasks.backbones.recall`."""
+        """See `tasks.passkey.model`."""
         setting = self.setting
-        return StreamRecall(
+        return PlacedRecall(
             slots,
             tokens=setting.haystack.tokens,
             classes=setting.haystack.values,
@@ -242,18 +239,24 @@ class Passkey(GeneratedTask):
         setting = self.setting
         shortest, longest = min(setting.trained) // 2, max(setting.trained) // 2
         length = 2 * int(torch.randint(shortest, longest + 1, (), generator=generator))
-        haystack = setting.haystack
         batch = setting.recipe.batch_size
-        starts = draw_places(batch, length, QUESTIONS, haystack, generator)
-        return draw_streams(starts, length, QUESTIONS, haystack, generator)
+        starts = draw_places(batch, length, setting.questions, setting.haystack, generator)
+        return self._streams(starts, length, generator)
+
+    def _streams(
+        self, starts: Tensor, length: int, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        setting = self.setting
+        longest = max(setting.lengths)
+        return draw_streams(starts, length, setting.questions, setting.haystack, generator, longest)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Mean cross-entropy of the value asked for."""
-        logits = model(batch["tokens"], batch["read"])
+        """Mean cross-entropy of the values asked for."""
+        logits = model(batch["tokens"], batch["read"], batch["first"])
         return F.cross_entropy(logits.flatten(0, 1), batch["targets"].flatten())
 
     def evidence(self, batch: Batch) -> Evidence:
-        """The value of the needle that is asked for."""
+        """The values of the needles that are asked for."""
         return stream_evidence(batch["tokens"], batch["read"])
 
     def causal_inputs(self) -> tuple[str, ...]:
@@ -261,18 +264,20 @@ class Passkey(GeneratedTask):
         return ("tokens",)
 
     def causal_outputs(self, model: nn.Module, batch: Batch) -> Tensor:
-        """(B, L, V) logits at every place, asked or not."""
-        return logits_everywhere(model, batch["tokens"])
+        """(B, L, V) logits at every token, asked or not."""
+        tokens = batch["tokens"]
+        every = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+        return model(tokens, every, batch["first"])
 
     def evaluate(self, model: nn.Module, split: Split, seed: int) -> dict[str, float]:
-        """Over the grid of lengths and depths, on streams drawn from (split, seed).
+        """Over the lengths, on streams drawn from (split, seed).
 
         Lengths beyond training belong to the test split; validation stays within.
         """
         setting = self.setting
         right: dict[int, Tensor] = {}
         nats = []
-        for length, batch in self.evaluated(split, seed):
+        for length, batch, _ in self.evaluated(split, seed):
             right[length], entropy = _graded(model, batch)
             if length in setting.trained:
                 nats.append(entropy)
@@ -284,56 +289,66 @@ class Passkey(GeneratedTask):
         }
         if split == "validation":
             return scores
-        low, high = effective_length_interval(right, seeds.evaluation(seed, split, "bootstrap"))
+        guess = self._any_needle
+        generator = seeds.evaluation(seed, split, "bootstrap")
+        low, high = effective_length_interval(right, guess, generator)
         return {
             **scores,
             "accuracy_beyond": _mean(accuracy, setting.beyond),
-            "effective_length": effective_length(accuracy),
+            "effective_length": effective_length(accuracy, guess),
             "effective_length_low": low,
             "effective_length_high": high,
         }
 
-    def evaluated(self, split: Split, seed: int) -> Iterator[tuple[int, dict[str, Tensor]]]:
-        """By length: streams of all depths, those of one depth together."""
+    @property
+    def _any_needle(self) -> float:
+        """Accuracy of naming the value of any needle: what a model does that retrieves nothing."""
+        return 1 / self.setting.haystack.needles
+
+    def evaluated(self, split: Split, seed: int) -> Iterator[tuple[int, dict[str, Tensor], Tensor]]:
+        """By length: streams, and (B, questions) the part of the stream that a question asks of."""
         setting = self.setting
         for length in setting.lengths if split == "test" else setting.trained:
             generator = seeds.evaluation(seed, split, length)
-            count = setting.problems * (2 if length in setting.trained else 1)
-            depths = torch.tensor(DEPTHS).repeat_interleave(count)
-            starts = draw_places_at(depths, length, setting.haystack, generator)
-            yield length, draw_streams(starts, length, 1, setting.haystack, generator)
+            starts, part = draw_places_spread(
+                setting.streams, length, setting.questions, setting.haystack, generator
+            )
+            yield length, self._streams(starts, length, generator), part
 
     def references(self, seed: int) -> dict[str, float]:
         """What a table, a guess and a guess among the needles score."""
         haystack = self.setting.haystack
         found = []
-        for length, batch in self.evaluated("test", seed):
+        for length, batch, _ in self.evaluated("test", seed):
             if length in self.setting.trained:
                 answers = look_up(batch["tokens"], batch["read"]) - haystack.first_value
                 found.append(share(answers == batch["targets"]))
         return {
             "look-up": sum(found) / len(found),
             "chance": 1 / haystack.values,
-            "any-needle": 1 / haystack.needles,
+            "any-needle": self._any_needle,
         }
 
     def artifacts(self, model: nn.Module, seed: int) -> list[Artifact]:
         """The heat map of accuracy over length and depth."""
-        grid = {
-            length: _graded(model, batch)[0].double().mean(1).tolist()
-            for length, batch in self.evaluated("test", seed)
-        }
+        questions = self.setting.questions
+        grid: dict[int, list[float]] = {}
+        for length, batch, part in self.evaluated("test", seed):
+            right = _graded(model, batch)[0].double()
+            # Every stream asks once of each part of it.
+            grid[length] = right.gather(1, part.argsort(1)).mean(0).tolist()
         table: dict[charts.Level, dict[charts.Level, float]] = {
-            f"{depth:.0%}": {length: grid[length][row] for length in grid}
-            for row, depth in enumerate(DEPTHS)
+            f"{row / questions:.0%} to {(row + 1) / questions:.0%}": {
+                length: grid[length][row] for length in grid
+            }
+            for row in range(questions)
         }
         return [
             charts.heat(
                 "length-and-depth",
                 "Share of values retrieved by the length of the stream and the depth of the needle "
                 f"(0 %: the start); trained up to {max(self.setting.trained)} tokens, "
-                f"{self.setting.problems} test problems a cell, twice as many within; effective "
-                f"from {THRESHOLD:.0%}.",
+                f"{self.setting.streams} test problems a cell.",
                 table,
                 x="tokens",
                 y="depth",
@@ -342,13 +357,13 @@ class Passkey(GeneratedTask):
 
 
 def _graded(model: nn.Module, batch: Batch) -> tuple[Tensor, float]:
-    """(depths, problems) whether the value was retrieved, and the mean cross-entropy."""
+    """(streams, questions) whether the value was retrieved, and the mean cross-entropy."""
     rows = max(1, _TOKENS_AT_ONCE // batch["tokens"].shape[1])
     asked = (beside(model, part) for part in parts(batch, rows))
-    logits = torch.cat([model(x["tokens"], x["read"]).float().cpu() for x in asked])[:, 0]
-    targets = batch["targets"][:, 0]
-    right = logits.argmax(-1) == targets
-    return right.view(len(DEPTHS), -1), F.cross_entropy(logits, targets).item()
+    logits = torch.cat([model(x["tokens"], x["read"], x["first"]).float().cpu() for x in asked])
+    right = logits.argmax(-1) == batch["targets"]
+    entropy = F.cross_entropy(logits.flatten(0, 1), batch["targets"].flatten())
+    return right, entropy.item()
 
 
 def _mean(values: dict[int, float], of: tuple[int, ...]) -> float:

@@ -17,14 +17,15 @@ from cab.errors import UsageError
 from cab.registries import TASKS
 from runners.training import evaluate, train
 from tasks.passkey.effective_length import effective_length, effective_length_interval
+from tasks.passkey.model import PlacedRecall
 from tasks.passkey.problem import (
     Haystack,
     draw_places,
-    draw_places_at,
+    draw_places_spread,
     draw_streams,
     places,
 )
-from tasks.passkey.task import DEPTHS, QUESTIONS, Passkey
+from tasks.passkey.task import Passkey
 from tasks.problems.recall import look_up
 
 HAYSTACK = Haystack(filler=10, keys=12, values=14, needles=4)
@@ -64,22 +65,23 @@ def test_needles_are_distinct_and_uniform() -> None:
     assert (share - 1 / 16).abs().max() < 4 * (1 / 16 / 5000) ** 0.5
 
 
-def test_needles_at_a_depth() -> None:
-    depths = torch.tensor([0.0, 0.5, 1.0]).repeat(3000)
-    starts = draw_places_at(depths, 34, HAYSTACK, generator())
-    assert starts[:3, 0].tolist() == [0, 8, 15]
+def test_needles_asked_for_are_spread_and_no_place_is_special() -> None:
+    """One in each part, uniform there, so that over all streams every place is as likely."""
+    starts, part = draw_places_spread(6000, 36, 2, HAYSTACK, generator())
     assert all(len(set(row)) == 4 for row in starts[:300].tolist())
-    others = starts[1::3, 1:].flatten()
-    share = torch.bincount(others, minlength=16) / len(others)
-    assert share[8] == 0
-    left = torch.cat([share[:8], share[9:]])
-    assert (left - 1 / 15).abs().max() < 4 * (1 / 15 / 9000) ** 0.5
+    assert torch.equal(part.sort(1).values, torch.arange(2).expand(6000, -1))
+    assert torch.equal(starts[:, :2] // 8, part)
+    assert (part[:, 0].double().mean() - 0.5).abs() < 4 * 0.5 / 6000**0.5
+    for columns in (slice(0, 2), slice(2, 4)):
+        share = torch.bincount(starts[:, columns].flatten(), minlength=16) / 12_000
+        assert (share - 1 / 16).abs().max() < 4 * (1 / 16 / 12_000) ** 0.5
 
 
 def test_streams_hold_needles_filler_and_questions() -> None:
     starts = draw_places(200, 40, 2, HAYSTACK, generator())
-    batch = draw_streams(starts, 40, 2, HAYSTACK, generator(1))
+    batch = draw_streams(starts, 40, 2, HAYSTACK, generator(1), longest=44)
     tokens, read, targets = batch["tokens"], batch["read"], batch["targets"]
+    assert set(batch["first"].tolist()) == {0, 1, 2, 3, 4}
     assert read[0].tolist() == [37, 39]
     body = torch.cat([tokens[:, :37], tokens[:, 38:39]], dim=1)
     assert (body >= HAYSTACK.first_value).sum(1).eq(4).all()
@@ -94,44 +96,58 @@ def test_streams_hold_needles_filler_and_questions() -> None:
 def test_needles_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="4 needles"):
         draw_places(1, 8, 2, HAYSTACK, generator())
+    with pytest.raises(ValueError, match="4 needles"):
+        draw_places_spread(1, 8, 2, HAYSTACK, generator())
 
 
 # The effective length
 
 
-def test_effective_length_ends_at_the_first_failure() -> None:
-    assert effective_length({64: 1.0, 128: 0.9, 256: 0.7, 512: 0.95}) == 128
-    assert effective_length({64: 0.5, 128: 1.0}) == 0
-    assert effective_length({128: 0.8, 64: 0.8}) == 128
+def test_effective_length_of_models_that_are_known() -> None:
+    assert effective_length({64: 1.0, 256: 1.0}, guess=0.25) == 256
+    assert effective_length({64: 0.25, 256: 0.2}, guess=0.25) == 0
+    # Half of the needles retrieved, the others guessed.
+    assert effective_length({64: 0.5 + 0.5 * 0.1}, guess=0.1) == pytest.approx(32)
+    assert effective_length({64: 1.0, 256: 0.1}, guess=0.1) == 64
+
+
+@pytest.mark.parametrize("window", [32, 96])
+def test_effective_length_of_a_window_is_the_window(window: int) -> None:
+    """Needles within the last tokens are retrieved, the others guessed: at any longer length."""
+    guess = 0.1
+    for length in (128, 512, 1024):
+        within = window / length
+        accuracy = within + (1 - within) * guess
+        assert effective_length({length: accuracy}, guess) == pytest.approx(window)
 
 
 def test_interval_without_doubt_is_a_point() -> None:
-    right = {64: torch.ones(5, 10), 128: torch.ones(5, 10), 256: torch.zeros(5, 10)}
-    assert effective_length_interval(right, generator(0)) == (128, 128)
-    assert effective_length_interval({64: torch.zeros(5, 10)}, generator(0)) == (0, 0)
+    right = {64: torch.ones(20, 4), 128: torch.zeros(20, 4)}
+    assert effective_length_interval(right, 0.25, generator(0)) == (64, 64)
+    assert effective_length_interval({64: torch.zeros(20, 4)}, 0.25, generator(0)) == (0, 0)
 
 
-def test_interval_at_the_threshold_is_wide_and_narrows_with_problems() -> None:
-    def at(share: float, problems: int) -> dict[int, Tensor]:
-        hits = (torch.arange(problems) < share * problems).float().expand(5, -1)
-        return {64: torch.ones(5, problems), 128: hits}
+def test_interval_narrows_with_streams_and_repeats() -> None:
+    def width(streams: int) -> float:
+        right = {128: (torch.rand(streams, 8, generator=generator(2)) < 0.6).double()}
+        low, high = effective_length_interval(right, 0.0, generator(0))
+        assert low < effective_length({128: right[128].mean().item()}, 0.0) < high
+        return high - low
 
-    assert effective_length_interval(at(0.8, 20), generator(0)) == (64, 128)
-    assert effective_length_interval(at(0.84, 50), generator(0)) == (64, 128)
-    assert effective_length_interval(at(0.84, 500), generator(0)) == (128, 128)
-    once, again = (effective_length_interval(at(0.8, 20), generator(1)) for _ in range(2))
-    assert once == again
+    assert width(800) == pytest.approx(width(50) / 4, rel=0.3)
+    assert width(50) == width(50)
 
 
 def test_interval_covers_the_true_length() -> None:
-    # True accuracies 0.95 and 0.6: the effective length is 64.
+    # True accuracies 0.95 and 0.6: the effective length is that of the longer one.
     covered = 0
     for seed in range(60):
-        draws = torch.rand(2, 5, 16, generator=generator(seed))
+        draws = torch.rand(2, 32, 4, generator=generator(seed))
         right = {64: draws[0] < 0.95, 128: draws[1] < 0.6}
-        low, high = effective_length_interval(right, generator(seed))
-        covered += low <= 64 <= high
-    assert covered >= 57
+        low, high = effective_length_interval(right, 0.0, generator(seed))
+        covered += low <= 0.6 * 128 <= high
+    # 57 are expected; three standard deviations less.
+    assert covered >= 57 - 3 * (60 * 0.95 * 0.05) ** 0.5
 
 
 # The task
@@ -142,19 +158,41 @@ def test_batches_are_a_function_of_the_seed(task: Passkey) -> None:
     assert all(torch.equal(first[name], again[name]) for name in first)
     lengths = {task.training_batch(generator(seed))["tokens"].shape[1] for seed in range(300)}
     assert lengths == set(range(min(task.setting.trained), max(task.setting.trained) + 1, 2))
-    assert first["targets"].shape == (task.recipe.batch_size, QUESTIONS)
+    assert first["targets"].shape == (task.recipe.batch_size, task.setting.questions)
 
 
 @pytest.mark.parametrize("attention", [SoftmaxAttention, NoAttention])
 def test_nothing_is_seen_before_it_comes(task: Passkey, attention: type[Attention]) -> None:
     model = model_of(task, attention)
-    tokens = task.training_batch(generator())["tokens"][:4, :32]
+    batch = task.training_batch(generator())
+    tokens, first = batch["tokens"][:4, :32], batch["first"][:4]
     read = torch.arange(32).expand(4, -1)
     changed = torch.cat([tokens[:, :20], tokens[:, 20:].flip(1)], dim=1)
-    before, after = model(tokens, read), model(changed, read)
+    before, after = model(tokens, read, first), model(changed, read, first)
     torch.testing.assert_close(before[:, :20], after[:, :20])
-    cut = model(tokens[:, :20], read[:, :20])
+    cut = model(tokens[:, :20], read[:, :20], first)
     torch.testing.assert_close(before[:, :20], cut, atol=1e-5, rtol=1e-5)
+
+
+def test_a_stream_stands_at_the_places_it_is_given(task: Passkey) -> None:
+    """Its codes are those that a longer stream has there."""
+    model = model_of(task)
+    assert isinstance(model, PlacedRecall)
+    width = model.codes.shape[1]
+    seen: list[Tensor] = []
+    model.layers[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    tokens, read = torch.zeros(2, 10, dtype=torch.long), torch.zeros(2, 1, dtype=torch.long)
+    model(tokens, read, torch.tensor([0, 7]))
+    model(tokens, read)
+    assert torch.equal(seen[0][0, :, width:], model.codes[:10])
+    assert torch.equal(seen[0][1, :, width:], model.codes[7:17])
+    assert torch.equal(seen[1][1, :, width:], model.codes[:10])
+    longest = max(task.setting.lengths)
+    assert len(model.codes) == longest
+    for seed in range(20):
+        batch = task.training_batch(generator(seed))
+        assert int(batch["first"].min()) >= 0
+        assert int(batch["first"].max()) + batch["tokens"].shape[1] <= longest
 
 
 class Near(nn.Module):
@@ -165,7 +203,7 @@ class Near(nn.Module):
         self.haystack, self.reach = haystack, reach
         self.parameter = nn.Parameter(torch.zeros(()))
 
-    def forward(self, tokens: Tensor, read: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, read: Tensor, first: Tensor) -> Tensor:
         where = (tokens[:, None] == tokens.gather(1, read)[..., None]).int().argmax(-1)
         answers = look_up(tokens, read) - self.haystack.first_value
         answers[read - where > self.reach] = -1
@@ -182,26 +220,28 @@ def test_scores_of_models_that_are_known(task: Passkey) -> None:
     assert {*perfect} == declared - unused
     near = task.evaluate(Near(haystack, 32), "test", 0)
     assert near["accuracy_32"] == 1
-    assert near["effective_length"] == 32
+    # The questions and the tokens between them take some of its reach.
+    assert 16 <= near["effective_length"] <= 32
+    assert near["effective_length_low"] <= near["effective_length"] <= near["effective_length_high"]
     within = task.evaluate(Near(haystack, 10_000), "validation", 0)
     assert "accuracy_128" not in within
 
 
 def test_references(task: Passkey) -> None:
     values = task.references(0)
-    assert values == {"look-up": 1, "chance": 1 / 16, "any-needle": 1 / 4}
+    assert values == {"look-up": 1, "chance": 1 / 16, "any-needle": 1 / 8}
 
 
 def test_heat_map_shows_depth_and_length(task: Passkey) -> None:
     chart = task.artifacts(Near(task.setting.haystack, 32), 0)[0]
     specification = json.loads(chart.content)
     cells = next(iter(specification["datasets"].values()))
-    assert len(cells) == len(DEPTHS) * len(task.setting.lengths)
+    assert len(cells) == task.setting.questions * len(task.setting.lengths)
     value = {(cell["row"], cell["column"]): cell["value"] for cell in cells}
-    assert value["100%", "128"] == 1
+    assert value["75% to 100%", "128"] > 0.5
     # Questions that are not answered are guessed with value 0.
-    assert value["0%", "128"] < 0.3
-    assert value["0%", "32"] == 1
+    assert value["0% to 25%", "128"] < 0.3
+    assert value["0% to 25%", "32"] == 1
 
 
 def _silent(**_: object) -> None:
@@ -223,8 +263,9 @@ def test_a_tiny_cell_from_end_to_end(task: Passkey) -> None:
 def test_scale_base_builds() -> None:
     task = Passkey(Pattern.CAUSAL_SELF, Scale.BASE)
     haystack = task.setting.haystack
-    starts = draw_places(1, 256, QUESTIONS, haystack, generator())
-    batch = draw_streams(starts, 256, QUESTIONS, haystack, generator())
+    questions, longest = task.setting.questions, max(task.setting.lengths)
+    starts = draw_places(1, 256, questions, haystack, generator())
+    batch = draw_streams(starts, 256, questions, haystack, generator(), longest)
     assert torch.isfinite(task.loss(model_of(task), batch))
 
 

@@ -1,0 +1,1 @@
+"""Pixels of a photograph, one after the other."""

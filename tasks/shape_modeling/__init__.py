@@ -1,0 +1,1 @@
+"""Coordinates of points on a shape, one after the other."""

@@ -1,0 +1,1 @@
+"""Frames of speech, one after the other."""
