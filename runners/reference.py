@@ -8,7 +8,6 @@ and goes on where it was; at the end the folder is compacted. Rows come from a c
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from cab.candidate import Candidate, choose_candidates
 from cab.cell import Cell
 from cab.chosen_task import ChosenTask, choose_tasks
 from cab.controls import COSTS, NO_ATTENTION, REFERENCE_CONTROLS
+from cab.durations import parse_time
 from cab.errors import CabError, UsageError
 from cab.info import Scale
 from cab.own_code import require_own_packages
@@ -192,19 +192,6 @@ def _main(asked: argparse.Namespace) -> int:
     left = len(missing_cells(cells, store))
     console.print(f"{count} cells ended, {left} are still missing; {size:.2f} MiB")
     return 0
-
-
-def parse_time(words: str) -> float:
-    """Seconds of ``90m``, ``2h``, ``1h30m`` or ``45s``.
-
-    Raises:
-        UsageError: it is no such time.
-    """
-    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", words.strip())
-    if not words.strip() or found is None:
-        raise UsageError(f"--time-budget {words!r} is no time; write 90m, 2h or 1h30m")
-    hours, minutes, seconds = (int(part or 0) for part in found.groups())
-    return 3600.0 * hours + 60 * minutes + seconds
 
 
 def _arguments() -> argparse.Namespace:

@@ -38,6 +38,7 @@ from cab.cli.ends import exit_code_of
 from cab.cli.list_commands import list_app
 from cab.cli.results_commands import results_app
 from cab.cli.words import MOST_SEEDS, require_words
+from cab.durations import parse_time
 from cab.locations import DEFAULT_RESULTS
 from cab.own_code import require_own_packages
 from cab.regularisers import MOST_ADVERSARIAL, parse_steps
@@ -142,6 +143,16 @@ def run(
             most=1024,
         ),
     ] = None,
+    time_budget: Annotated[
+        float | None,
+        typer.Option(
+            "--time-budget",
+            parser=parse_time,
+            metavar="TIME",
+            help="Begin no cell that would end later than this (4m30s, 2h): of every task the "
+            "first seed, then the costs, then the next seed.",
+        ),
+    ] = None,
     retry: Retry = "",
     executor: Executor = "local",
     executor_option: ExecutorOptions = None,
@@ -167,6 +178,7 @@ def run(
             steps=steps,
             data_dir=data_dir,
             out=out,
+            time_budget=time_budget,
             retry=retry,
             executor=executor,
             executor_options=executor_option or [],

@@ -35,6 +35,17 @@ class Performed:
     """Without candidates that break the contract"""
     code: int | None
     """The exit code of a command that ends here; None: there are results to show"""
+    left_out: Sequence[Cell] = ()
+    """Cells that the time did not suffice for"""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How long a command may measure."""
+
+    seconds: float
+    expected: Callable[[Cell], float | None]
+    """Seconds of a cell where they are known"""
 
 
 def chosen_executor(name: str, words: Sequence[str], flags: Mapping[str, float | None]) -> Executor:
@@ -85,6 +96,7 @@ def perform(
     named: bool = True,
     again: Collection[str] = TRIED_AGAIN,
     repeat: bool = False,
+    limit: Limit | None = None,
 ) -> Performed:
     """Examine candidates from outside, then run the cells that are missing.
 
@@ -97,7 +109,9 @@ def perform(
         named: whether the patterns were named. Where they were not, an undecorated class, which
             claims none, is measured on those that it can hold.
         again: outcomes that are tried again, as `parse_retry` gives them.
-        repeat: whether costs that others disturbed are measured again at the end.
+        repeat: whether costs that others disturbed are measured again at the end; within a limit
+            they are not.
+        limit: of the time; None: all cells are run.
     """
     rejected = _examine(todo)
     if rejected and not named:
@@ -115,7 +129,8 @@ def perform(
             return Performed(plan, 2)
         todo = [cell for cell in todo if cell.attention not in refused]
     run = _Run(store, executor, again)
-    if todo and not (run.execute(todo) and (not repeat or run.repeat(todo))):
+    repeat = repeat and limit is None
+    if todo and not (run.execute(todo, limit) and (not repeat or run.repeat(todo))):
         done = run.ended(todo)
         console.print(
             f"\ninterrupted: {done} of {len(todo)} cells are stored in {store.root}; "
@@ -123,7 +138,14 @@ def perform(
             soft_wrap=True,
         )
         return Performed(plan, 130)
-    return Performed(plan, None)
+    if run.left_out:
+        console.print(
+            f"time budget of {duration(limit.seconds) if limit else ''}: "
+            f"{count(len(run.left_out), 'cell')} left out; "
+            "the same command without --time-budget measures them",
+            soft_wrap=True,
+        )
+    return Performed(plan, None, run.left_out)
 
 
 def _examine(todo: list[Cell]) -> list[Rejection]:
@@ -185,13 +207,23 @@ class _Run:
         self._store, self._executor, self._again = store, executor, again
         self._ended: set[str] = set()
         self._cost_seconds = 0.0
+        self.left_out: list[Cell] = []
+        """Cells that the time did not suffice for"""
 
-    def execute(self, todo: list[Cell]) -> bool:
-        """Run cells; whether nobody interrupted it."""
+    def execute(self, todo: list[Cell], limit: Limit | None = None) -> bool:
+        """Run cells, within a limit those that it holds; whether nobody interrupted it."""
         from runners.session import run_cells
+        from runners.within import run_within
 
         def run(handle: Callable[[Event], None]) -> None:
-            run_cells(todo, self._store, self._executor, handle, self._again)
+            def some(cells: Sequence[Cell]) -> None:
+                run_cells(list(cells), self._store, self._executor, handle, self._again)
+
+            if limit is None:
+                some(todo)
+                return
+            width = self._executor.width([cell for cell in todo if cell.kind == "quality"])
+            self.left_out = run_within(todo, limit.seconds, width, limit.expected, some)
 
         return self._displayed(todo, run)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cab.admission import options_of
 from cab.cell import Cell
@@ -48,6 +48,20 @@ def expected_times(cells: Sequence[Cell], sources: ResultSources, width: int) ->
         lines.append(f"cost: {alone} processes, one after the other, each with its own budget "
                      f"(on a CPU {CPU_SECONDS:.0f} s)")  # fmt: skip
     return lines
+
+
+def cell_times(sources: ResultSources) -> Callable[[Cell], float | None]:
+    """A function that says how many seconds a cell took where cells like it are stored."""
+    known = _known(sources)
+
+    def expected(cell: Cell) -> float | None:
+        if cell.kind == QUALITY:
+            return _expected(cell, known)
+        from runners.efficiency.settings import CPU_SECONDS
+
+        return CPU_SECONDS
+
+    return expected
 
 
 Known = dict[tuple[str, ...], list[float]]

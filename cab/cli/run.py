@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from cab.cell import Cell
 from cab.cli.console import bold, console, dim, words
-from cab.cli.execution import chosen_executor, parse_retry, perform
-from cab.cli.expectation import expected_times
+from cab.cli.execution import Limit, chosen_executor, parse_retry, perform
+from cab.cli.expectation import cell_times, expected_times
 from cab.cli.options import parse_device, parse_options
 from cab.controls import CONTROLS, MEASURES, NO_ATTENTION
 from cab.errors import UsageError
@@ -43,6 +43,7 @@ def run_command(
     steps: float,
     data_dir: Path | None,
     out: Path,
+    time_budget: float | None,
     retry: str,
     executor: str,
     executor_options: Sequence[str],
@@ -110,9 +111,10 @@ def run_command(
         for line in expected_times(todo, sources, chosen.width(todo)):
             console.print(line, soft_wrap=True)
         return 0
+    limit = None if time_budget is None else Limit(time_budget, cell_times(sources))
     performed = perform(
         plan, todo, store, chosen, leave_out=ALL in attentions, named=ALL not in patterns,
-        again=again, repeat=True,
+        again=again, repeat=True, limit=limit,
     )  # fmt: skip
     if performed.code is not None:
         return performed.code
@@ -126,6 +128,8 @@ def run_command(
         for cell in own
         if cell.key in measured or (cell.attention in refused and cell.pattern in asked)
     ]
+    late = {cell.key for cell in performed.left_out}
+    own = [cell for cell in own if cell.key not in late]
     return _exit_code(own, store)
 
 

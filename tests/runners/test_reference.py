@@ -7,14 +7,14 @@ import pytest
 
 from cab import Artifact, Pattern, Scale
 from cab.controls import REFERENCE_CONTROLS
-from cab.errors import StoreError, UsageError
+from cab.errors import StoreError
 from cab.schema import Row, Status
 from cab.store import ResultStore
 from runners import reference
 from runners.cells import CellFactory
 from runners.compaction import compact
 from runners.executors.events import Ended, Started
-from runners.reference import Wish, fill, parse_time, wanted_cells
+from runners.reference import Wish, fill, wanted_cells
 from runners.rows import identity, measured
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -134,16 +134,3 @@ def test_compaction_never_exceeds_its_size(store):
     store.attach("cell0", [Artifact("sample", "txt", "a sample", bytes(10_000))])
     with pytest.raises(StoreError, match="it may have"):
         compact(store, sum(path.stat().st_size for path in compact(store, 2**20)))
-
-
-@pytest.mark.parametrize(
-    ("words", "seconds"), [("90m", 5400), ("2h", 7200), ("1h30m", 5400), ("45s", 45)]
-)
-def test_times(words, seconds):
-    assert parse_time(words) == seconds
-
-
-@pytest.mark.parametrize("words", ["", "2", "h", "-1h", "1d"])
-def test_no_times(words):
-    with pytest.raises(UsageError, match="is no time"):
-        parse_time(words)
