@@ -41,8 +41,8 @@ class TransductionTask(Task):
     @property
     @abstractmethod
     def written(self) -> tuple[int, int]:
-        """Least and most tokens that are written, END among them; equal where there is no END,
-        since all outputs have one length.
+        """Least and most tokens that are written, END among them; equal where all outputs have one
+        length and no END.
         """
 
     @abstractmethod
