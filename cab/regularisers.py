@@ -44,7 +44,7 @@ def multiple_of(options: Mapping[str, object]) -> float:
     nothing else, not a number where they say what is none.
     """
     found = options.get(STEPS, 1.0)
-    return float(found) if isinstance(found, int | float) else math.nan
+    return float(found) if isinstance(found, int | float) and found > 0 else math.nan
 
 
 def parse_steps(word: str | float) -> float:

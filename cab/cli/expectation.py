@@ -76,10 +76,10 @@ def _known(sources: ResultSources) -> Known:
     known: Known = {}
     rows = zip(*(table[name].to_pylist() for name in table.column_names), strict=True)
     for metric, value, options, attention, *where in rows:
-        if metric == TIME and value is not None:
-            value /= multiple_of(options_of(options) or {})
-            known.setdefault((*where,), []).append(value)
-            known.setdefault((*where, attention), []).append(value)
+        multiple = multiple_of(options_of(options) or {})
+        if metric == TIME and value is not None and multiple > 0:
+            known.setdefault((*where,), []).append(value / multiple)
+            known.setdefault((*where, attention), []).append(value / multiple)
     return known
 
 

@@ -154,6 +154,11 @@ def _show(plan: Plan, scale: str, device: str, sources: ResultSources, steps: fl
     title = _setting(scale, device, steps)
     _print_results(plan.candidates, patterns, Setting(scale, device), title, results, sources.own)
     notes = reference_notes(sources, results.rows["label"].unique())
+    if steps != 1.0:
+        notes.append(
+            "what was trained for another number of steps stands on no leaderboard; below them is "
+            "said whether ranks stay, where the recipe's own steps were measured too"
+        )
     for note in [*notes, *unread_notes(results)]:
         console.print(dim(note))
 

@@ -71,10 +71,10 @@ class Sheet:
     about: dict[str, Value] = field(default_factory=dict)
     """What all lines share: pattern, scale, device"""
     notes: tuple[str, ...] = ()
-    summary: str = ""
-    """A paragraph that stands right below it: what can be read from the whole table"""
     origin: Callable[[], Origin] | None = None
     """Says which code measured its numbers; asked for where it is shown, for it reads all rows"""
+    summary: str = ""
+    """A paragraph that stands right below it: what can be read from the whole table"""
 
     def sort_keys(self) -> set[str]:
         """What it can be sorted by: titles, names of numbers, and rank, which is its own order."""

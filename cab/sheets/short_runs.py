@@ -65,7 +65,8 @@ def short_runs_sheet(found: Sequence[ShortRuns], setting: Setting) -> Sheet | No
         Column("turned over", right=True),
     )  # fmt: skip
     title = f"{LEAD} ({setting.title})"
-    return Sheet(title, headings, tuple(lines), {}, tuple(notes), short_runs_words(found))
+    words = short_runs_words(found)
+    return Sheet(title, headings, tuple(lines), {}, tuple(notes), summary=words)
 
 
 def short_runs_words(found: Sequence[ShortRuns]) -> str:

@@ -112,7 +112,7 @@ def overall_sheet(
     track = setting.track(OVERALL)
     return Sheet(
         track.title, columns_of(fields), lines_of(fields, standings), {**track.about}, notes,
-        separated_words(everything),
+        summary=separated_words(everything),
     )  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """`cab run` before it measures: how long cells may take, and patterns that a class cannot hold."""
 
+from dataclasses import replace
+
 from cab.candidate import choose_candidate
 from cab.cli import execution
 from cab.cli.expectation import expected_times
@@ -16,10 +18,11 @@ ASKED = Request(
 )
 
 
-def trained(attention, task, seconds):
+def trained(attention, task, seconds, options="{}"):
     return Row(
         cell=f"{attention} {task}", kind="quality", attention=attention, pattern="causal-cross",
         task=task, scale="tiny", device="cpu", metric="train_time", value=seconds, unit="s",
+        attention_options=options,
     )  # fmt: skip
 
 
@@ -35,6 +38,18 @@ def test_times_are_those_of_stored_cells_of_the_same_kind(tmp_path):
     assert lines[1].startswith("training: about 60.0 s with 2 at a time")
     assert lines[2] == "times not known of 6 cells: none like them is stored"
     assert lines[3].startswith("cost: 4 processes")
+
+
+def test_times_are_for_the_steps_that_are_asked_for(tmp_path):
+    store = ResultStore(tmp_path)
+    store.prepare()
+    store.append([trained("softmax", "summarization", 40.0, '{"train.steps": 4.0}')])
+    store.append([trained("lla", "summarization", 99.0, '{"train.steps": 0}')])
+    sources = ResultSources.at(tmp_path, reference=False)
+    for steps, seconds in ((1.0, "10.0 s"), (0.5, "5.00 s")):
+        asked = replace(ASKED, steps=steps, tasks=["summarization"], measures=["quality"])
+        lines = expected_times(make_plan(asked, machine="here").cells, sources, width=1)
+        assert lines[0] == f"summarization: 6 cells, about {seconds} each"
 
 
 def test_an_undecorated_class_is_measured_where_it_holds(tmp_path, monkeypatch, capsys):
