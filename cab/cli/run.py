@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cab.cell import Cell
 from cab.cli.console import bold, console, dim, words
-from cab.cli.execution import Limit, chosen_executor, parse_retry, perform
+from cab.cli.execution import Limit, Performed, chosen_executor, parse_retry, perform
 from cab.cli.expectation import cell_times, expected_times
 from cab.cli.options import parse_device, parse_options
-from cab.controls import CONTROLS, MEASURES, NO_ATTENTION
+from cab.controls import CONTROLS, MEASURES, NO_ATTENTION, QUALITY
 from cab.errors import UsageError
 from cab.registries import ALL
 from cab.regularisers import times_words
@@ -118,7 +119,7 @@ def run_command(
     )  # fmt: skip
     if performed.code is not None:
         return performed.code
-    _show(performed.plan, scale, device, sources, steps)
+    _show(_whole_seeds(performed), scale, device, sources, steps)
     # A candidate that is left out altogether has failed; a pattern that one does not claim has not.
     asked = {pattern.value for pattern in performed.plan.patterns}
     measured = {cell.key for cell in performed.plan.cells}
@@ -131,6 +132,22 @@ def run_command(
     late = {cell.key for cell in performed.left_out}
     own = [cell for cell in own if cell.key not in late]
     return _exit_code(own, store)
+
+
+def _whole_seeds(performed: Performed) -> Plan:
+    """The plan without scores of seeds that the time did not suffice for, of controls as well: an
+    index is of the same seeds for all. Costs stay: each process is one more repetition.
+    """
+    short = {cell.seed for cell in performed.left_out if cell.kind == QUALITY}
+    if not short:
+        return performed.plan
+    seeds = {cell.seed for cell in performed.plan.cells if cell.kind == QUALITY} - short
+    if not seeds:  # not even the first one is whole: what there is
+        return performed.plan
+    which = "seed" if len(seeds) == 1 else "seeds"
+    console.print(f"scores below are of {which} {', '.join(map(str, sorted(seeds)))}")
+    kept = [c for c in performed.plan.cells if c.kind != QUALITY or c.seed in seeds]
+    return replace(performed.plan, cells=kept)
 
 
 def _setting(scale: str, device: str, steps: float) -> str:

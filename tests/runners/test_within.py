@@ -4,9 +4,14 @@ import re
 from dataclasses import dataclass
 
 import pytest
+from typer.testing import CliRunner
 
+from cab.cli.app import app
+from cab.cli.execution import Performed
+from cab.cli.run import _whole_seeds
 from cab.durations import parse_time
 from cab.errors import UsageError
+from runners.planner import Plan
 from runners.within import NOMINAL_SECONDS, run_within, stages
 
 
@@ -84,11 +89,20 @@ def test_a_cell_that_is_not_known_has_a_nominal_time():
     assert len(some) == 2
 
 
+def test_scores_that_are_shown_are_of_whole_seeds():
+    plan = Plan([*QUALITY, *COSTS], ["a"], [], [])
+
+    def shown(*left_out):
+        cells = _whole_seeds(Performed(plan, None, left_out)).cells
+        return [{c.seed for c in cells if c.kind == kind} for kind in ("quality", "efficiency")]
+
+    assert shown() == [{0, 1, 2}, {0, 1, 2}]
+    assert shown(QUALITY[2]) == [{0, 1}, {0, 1, 2}]
+    assert shown(COSTS[1]) == [{0, 1, 2}, {0, 1, 2}]
+    assert shown(*QUALITY[3:]) == [{0, 1, 2}, {0, 1, 2}]
+
+
 def test_the_command_leaves_out_what_does_not_fit_and_goes_on_later(tmp_path, monkeypatch):
-    from typer.testing import CliRunner
-
-    from cab.cli.app import app
-
     monkeypatch.chdir(tmp_path)
     words = [
         "run", "--attn", "linear-elu", "--pattern", "CS", "--task", "associative-recall",
