@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
-
-from cab import Metric, Pattern, Recipe, Scale, Slots, TaskInfo, register_task
+from cab import Metric, Pattern, Recipe, Scale, TaskInfo, register_task
 from tasks.summarization.anonymised_words import AnonymisedWords
 from tasks.summarization.corpus import Representation
-from tasks.summarization.decoder_only import DecoderOnlySummarizer
 from tasks.summarization.docstrings import FIELD, hash_docstrings, read_docstrings
 from tasks.summarization.encoder_decoder import Sizes
 from tasks.summarization.summary_task import EVERY, Setting, SummaryTask
@@ -72,17 +69,16 @@ _SCALES = {
         title="Summarisation of docstrings",
         description=(
             "An encoder-decoder writes the line that sums up a function or class from the text "
-            "that explains it; with causal self attention a decoder alone reads the text and "
-            "writes on. Both were written by the developers of 23 scientific Python "
+            "that explains it. Both were written by the developers of 23 scientific Python "
             "packages; whole modules are held out. Words that are rare in training are anonymised "
             "to placeholders drawn afresh at each use, so that names must be copied. The control "
-            "none is an encoder that mixes nothing (noncausal self), or a decoder that cannot see "
-            "the source (causal cross), nor more of the summary so far than its last word (causal "
+            "none is an encoder that mixes nothing (noncausal self) or a decoder that cannot see "
+            "the source (causal cross) or only its current token of the text so far (causal "
             "self)."
         ),
         backbones={
             Pattern.NONCAUSAL_SELF: "transformer",
-            Pattern.CAUSAL_SELF: "decoder-only",
+            Pattern.CAUSAL_SELF: "transformer",
             Pattern.CAUSAL_CROSS: "transformer",
         },
         metrics=(
@@ -156,26 +152,4 @@ class SummarizationDocstrings(SummaryTask):
             placeholders=scaled.placeholders,
             target_words=TARGET_WORDS,
             sizes=scaled.sizes,
-        )
-
-    def length(self) -> tuple[int, int]:
-        """See `cab.Task.length`; the decoder alone has both texts before it."""
-        if self.pattern is not Pattern.CAUSAL_SELF:
-            return super().length()
-        corpora = self.representation.corpora.values()
-        longest = max(corpus.source_length for corpus in corpora) + TARGET_WORDS + 1
-        return longest, longest
-
-    def build(self, slots: Slots) -> nn.Module:
-        """See `cab.Task.build`."""
-        words = self.representation
-        if self.pattern is not Pattern.CAUSAL_SELF:
-            return words.build(slots)
-        assert isinstance(words, AnonymisedWords)
-        return DecoderOnlySummarizer(
-            slots,
-            words.sizes,
-            vocabulary=len(words.vocabulary),
-            source_length=max(corpus.source_length for corpus in words.corpora.values()),
-            target_length=words.target_words + 1,
         )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 
@@ -12,10 +10,9 @@ from attentions.softmax import SoftmaxAttention
 from cab import Pattern, Scale, Slots
 from tasks.data.embedded import SPLITS, dataset
 from tasks.summarization.anonymised_words import AnonymisedWords
-from tasks.summarization.decoder_only import DecoderOnlySummarizer
 from tasks.summarization.docstring_task import TARGET_WORDS, SummarizationDocstrings
 from tasks.summarization.docstrings import DATASET, FIELD, read_docstrings
-from tasks.summarization.encoder_decoder import EncoderDecoder
+from tasks.summarization.model import Summarizer
 from tasks.summarization.pairs import Splits
 from tasks.summarization.vocabulary import END, PADDING, UNKNOWN
 from tasks.summarization.words import words
@@ -45,18 +42,11 @@ def draw(task: SummarizationDocstrings, seed: int) -> dict[str, torch.Tensor]:
 
 def build(
     task: SummarizationDocstrings, attention: type, pattern: Pattern = Pattern.NONCAUSAL_SELF
-) -> EncoderDecoder:
+) -> Summarizer:
     torch.manual_seed(0)
-    model = with_pattern(task, pattern).build(Slots(pattern, attention, SoftmaxAttention))
-    assert isinstance(model, EncoderDecoder)
+    model = task.build(Slots(pattern, attention, SoftmaxAttention))
+    assert isinstance(model, Summarizer)
     return model
-
-
-def with_pattern(task: SummarizationDocstrings, pattern: Pattern) -> SummarizationDocstrings:
-    """The same data for another pattern's slots."""
-    same = copy.copy(task)
-    same.pattern = pattern
-    return same
 
 
 def test_pairs_are_those_of_the_split_by_module(splits: Splits) -> None:
@@ -127,43 +117,6 @@ def test_without_encoder_attention_a_word_is_encoded_alone(task: SummarizationDo
             assert torch.equal(before[0, :5], after[0, :5]) is alone
 
 
-def test_a_decoder_alone_reads_the_source_through_causal_self_attention(
-    task: SummarizationDocstrings,
-) -> None:
-    """Without attention a word of the summary hangs on the one before it and on nothing else."""
-    batch = draw(task, 0)
-    source, target = batch["source"], batch["target"][:, :-1]
-    for attention in (NoAttention, SoftmaxAttention):
-        model = build(task, attention, Pattern.CAUSAL_SELF).eval()
-        assert isinstance(model, DecoderOnlySummarizer)
-        with torch.no_grad():
-            whole = model.decode(target, *model.encode(batch))
-            assert whole.shape[:2] == target.shape
-            cut = model.decode(target[:, :4], *model.encode(batch))
-            torch.testing.assert_close(cut, whole[:, :4])
-            other = {**batch, "source": torch.where(source > END, END + 1, source)}
-            read = model.decode(target, *model.encode(other))
-            assert torch.equal(read, whole) is (attention is NoAttention)
-            changed = target.clone()
-            changed[:, 2] = changed[:, 2] % 3 + END + 1
-            moved = (model.decode(changed, *model.encode(batch)) != whole).any(-1).any(0)
-            assert moved.tolist()[:3] == [False, False, True]
-            assert moved[3:].any() == (attention is not NoAttention)
-
-
-def test_padding_of_a_source_is_not_read(task: SummarizationDocstrings) -> None:
-    model = build(task, SoftmaxAttention, Pattern.CAUSAL_SELF).eval()
-    batch = draw(task, 0)
-    target = batch["target"][:, :-1]
-    wider = {
-        name: torch.nn.functional.pad(batch[name], (0, 3), value=PADDING)
-        for name in ("source", "offset")
-    }
-    with torch.no_grad():
-        whole = model.decode(target, *model.encode(batch))
-        torch.testing.assert_close(model.decode(target, *model.encode(wider)), whole)
-
-
 def test_batches_are_a_function_of_the_seed(task: SummarizationDocstrings) -> None:
     first, again, other = draw(task, 3), draw(task, 3), draw(task, 4)
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -179,7 +132,7 @@ def test_lengths_bound_every_batch(
     monkeypatch.setattr(task, "pattern", Pattern.CAUSAL_CROSS)
     assert task.length() == (TARGET_WORDS + 1, 32)
     monkeypatch.setattr(task, "pattern", Pattern.CAUSAL_SELF)
-    assert task.length() == (32 + TARGET_WORDS + 1, 32 + TARGET_WORDS + 1)
+    assert task.length() == (TARGET_WORDS + 1, TARGET_WORDS + 1)
     batch = draw(task, 0)
     assert batch["source"].shape[1] <= 32
     assert batch["target"].shape[1] <= TARGET_WORDS + 2
