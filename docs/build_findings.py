@@ -43,6 +43,9 @@ measurement in `results/reference` writes another page (`make docs`).
 {summary}
 """
 
+NOT_MEASURED = """The reference results have no scores of today's code: it changed since they were
+measured. The command measures them."""
+
 
 def main() -> int:
     """Write the page, or compare it with what is there."""
@@ -68,9 +71,16 @@ def page() -> str:
 
 
 def judgements(finding: Finding, results: Results) -> list[Judgement]:
-    """The verdict on every expectation of a finding."""
+    """The verdict on every expectation of a finding; none where it was not measured."""
     scores = scores_of(finding, results)
+    if not _measured(finding, scores):
+        return []
     return [expectation.judge(scores) for expectation in finding.expectations]
+
+
+def _measured(finding: Finding, scores: Scores) -> bool:
+    """Whether today's code has been measured; older rows are not current."""
+    return all(scores.has(metric) for metric in finding.metrics)
 
 
 def scores_of(finding: Finding, results: Results) -> Scores:
@@ -101,7 +111,10 @@ def _section(finding: Finding, found: list[Judgement], results: Results) -> str:
     lines = [f"## {finding.title}\n", f"{finding.claim} ({finding.source})\n"]
     if finding.remark:
         lines.append(f"{finding.remark}\n")
-    lines += [f"    {finding.command()}\n", _table(finding, scores), ""]
+    lines.append(f"    {finding.command()}\n")
+    if not _measured(finding, scores):
+        return "\n".join([*lines, f"{NOT_MEASURED}\n"])
+    lines += [_table(finding, scores), ""]
     lines += ["| expected | measured | verdict |", "|---|---|---|"]
     lines += [f"| {j.claim} | {j.evidence} | {j.verdict} |" for j in found]
     return "\n".join(lines) + "\n"

@@ -53,6 +53,10 @@ class Scores:
             own = self._rows[(self._rows["entry"] == entry) & (self._rows["metric"] == metric)]
         return own.set_index("seed")["value"].astype(float).sort_index()
 
+    def has(self, metric: str) -> bool:
+        """Whether any entry has values of a metric."""
+        return bool((self._rows["metric"] == metric).any())
+
     def higher(self, metric: str) -> bool:
         """Whether more of a metric is better."""
         own = self._rows[self._rows["metric"] == metric]

@@ -63,6 +63,17 @@ def test_better(docs, one, other, higher, verdict):
     assert judged.verdict is docs["expectations"].Verdict[verdict]
 
 
+def test_a_finding_without_scores_of_todays_code_says_so(docs, monkeypatch):
+    build = docs["build_findings"]
+    nothing = docs["expectations"].Scores(pd.DataFrame({"metric": [], "entry": []}))
+    monkeypatch.setattr(build, "scores_of", lambda finding, results: nothing)
+    finding = docs["claims"].FINDINGS[0]
+    assert build.judgements(finding, None) == []
+    text = build._section(finding, [], None)
+    assert finding.command() in text
+    assert text.endswith(f"{build.NOT_MEASURED}\n")
+
+
 def test_what_was_not_measured_is_not_judged(docs):
     found = scores(docs, {"a": {"m": LOW}})
     unknown = docs["expectations"].Verdict.UNKNOWN
