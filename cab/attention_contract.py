@@ -113,7 +113,7 @@ class Attention(nn.Module):
                 setattr(cls, name, zeroing)
         mapped = mapped_dimensions_are_rows(cls.forward)
         if mapped is not cls.forward and cls.forward is not Attention.forward:
-            cls.forward = mapped  # type: ignore[method-assign]
+            cls.forward = mapped  # type: ignore[method-assign]  # replacing it is what this is for
 
     @property
     def pattern(self) -> Pattern:
