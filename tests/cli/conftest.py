@@ -5,7 +5,9 @@ import sys
 import pytest
 
 from cab import result_sources
+from cab.cli.app import main
 from tests.cli import forked
+from tests.cli.stores import write_store
 
 CAB = [sys.executable, "-m", "cab"]
 
@@ -49,3 +51,38 @@ def forked_cab_in(tmp_path):
 
 def _environment(columns):
     return {**os.environ, "COLUMNS": str(columns), "TERM": "dumb"}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A folder with known standings."""
+    folder = tmp_path_factory.mktemp("results")
+    write_store(folder)
+    return folder
+
+
+@pytest.fixture
+def called(monkeypatch, capsys, tmp_path):
+    """Run ``cab`` in this process, in an empty folder: exit code, output, errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["cab", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def shown(called, store):
+    """Standard output of a command on the store."""
+
+    def run(command, *words):
+        code, output, errors = called(command, *words, "--out", store)
+        assert code == 0, errors
+        assert not errors
+        return output
+
+    return run

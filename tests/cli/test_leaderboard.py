@@ -6,49 +6,14 @@ import json
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 
 import pytest
 
-from cab.cli.app import main
 from cab.cli.console import console
 from cab.store import ResultStore
-from tests.cli.stores import ABILITY, write_store
+from tests.cli.pages import parsed
+from tests.cli.stores import ABILITY
 from tests.scoring.test_short_runs import LOSSES, TURNED, rows_at
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("results")
-    write_store(folder)
-    return folder
-
-
-@pytest.fixture
-def called(monkeypatch, capsys, tmp_path):
-    """Run ``cab`` in this process, in an empty folder: exit code, output, errors."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["cab", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return end.value.code, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
-def shown(called, store):
-    """Standard output of a command on the store."""
-
-    def run(command, *words):
-        code, output, errors = called(command, *words, "--out", store)
-        assert code == 0, errors
-        assert not errors
-        return output
-
-    return run
 
 
 def tables(text):
@@ -163,35 +128,6 @@ def test_markdown_and_latex_are_whole(shown):
     for body in bodies:
         assert body.count(r"\\") == len(ABILITY)
         assert not re.search(r"(?<!\\)[%&#_](?=[a-z0-9 ]*\\\\)", body.replace(" & ", " "))
-
-
-class _Tags(HTMLParser):
-    """Counts tags and holds that they close in order."""
-
-    VOID = frozenset({"meta", "line", "circle", "rect", "br", "polyline", "polygon"})
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.seen, self.links = [], {}, []
-
-    def handle_starttag(self, tag, attributes):
-        self.seen[tag] = self.seen.get(tag, 0) + 1
-        self.links += [v for k, v in attributes if k in ("src", "href")]
-        if tag not in ("meta", "br"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.seen[tag] = self.seen.get(tag, 0) + 1
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-
-def parsed(text):
-    tags = _Tags()
-    tags.feed(text)
-    assert not tags.open
-    return tags
 
 
 def test_html_is_well_formed(shown):
@@ -325,41 +261,6 @@ def test_compare_gives_differences_costs_and_a_verdict(shown):
     assert latency["what"] == "latency"
     assert latency["ratio"] == pytest.approx(0.75, rel=0.05)
     assert latency["pays_from"] == pytest.approx(768, rel=0.05)
-
-
-def test_report_is_one_whole_page(called, store, tmp_path):
-    code, _, errors = called("report", "--out", store, "--to", "made/page.html")
-    assert code == 0, errors
-    text = (tmp_path / "made" / "page.html").read_text(encoding="utf-8")
-    tags = parsed(text)
-    assert tags.seen["svg"] >= 6
-    # Nothing is loaded from elsewhere.
-    assert all(link.startswith("#") for link in tags.links)
-    assert "<script" not in text
-    for words in ("Rank correlations between patterns", "does the small one predict", "Method",
-                  "Environment", "A CPU", "forecasting is left out", "What this board can tell",
-                  "what its tasks tell", "the smallest difference to be seen",
-                  "All pairs"):  # fmt: skip
-        assert words in text
-    for name in ABILITY:
-        assert name in text
-
-
-def test_figures_of_the_report_are_files_with_their_track_and_commit(called, store, tmp_path):
-    words = ("report", "--out", store, "--no-reference", "--to", "page.html", "--figures", "drawn")
-    code, output, errors = called(*words)
-    assert code == 0, errors
-    names = {path.name for path in (tmp_path / "drawn").iterdir()}
-    assert {"index-causal-self-small-cpu.svg", "index-causal-self-small-cpu.pdf",
-            "pairs-causal-self-small-cpu.svg",
-            "latency-by-length-causal-self-small-cpu.pdf"} <= names  # fmt: skip
-    assert {name.partition(".")[2] for name in names} == {"svg", "pdf"}
-    assert f"{len(names) // 2} figures" in output
-    svg = (tmp_path / "drawn" / "index-causal-self-small-cpu.svg").read_text(encoding="utf-8")
-    assert "causal-self, small, cpu; cab 0.1.0, commit abc" in svg
-    page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert '<figure id="index-causal-self-small-cpu">' in page
-    assert page.count("<figure ") == len(names) // 2
 
 
 @pytest.mark.parametrize(
