@@ -49,7 +49,7 @@ def adjacent(pairs: Pairs, tasks: int) -> Adjacent:
     here = np.diagonal(pairs.p_here, offset=1)
     if tasks == 1:
         general = np.full(general.shape, NAN)
-    known = bool(count and np.isfinite(here).all())
+    known = bool(count and (np.isfinite(here) | np.isfinite(general)).all())
     return Adjacent(
         count,
         _below(general),

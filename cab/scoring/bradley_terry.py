@@ -18,8 +18,8 @@ import numpy as np
 from scipy.special import expit
 
 from cab.controls import BASELINE
-from cab.scoring.intervals import NAN, Estimate, Floats, Interval, p_values
-from cab.scoring.ranks import ALPHA
+from cab.scoring.intervals import NAN, Estimate, Floats, Interval
+from cab.scoring.ranks import ALPHA, task_differences
 from cab.scoring.task_scores import TaskScores
 
 
@@ -44,7 +44,7 @@ def ratings(scores: TaskScores) -> Mapping[str, Rating]:
     if not count:
         return {}
     played = np.stack([_games(scores, task) for task in scores.tasks])
-    has = np.stack([~np.isnan(scores.values[task]).any(axis=1) for task in scores.tasks])
+    has = np.stack([(~np.isnan(scores.values[task])).any(axis=1) for task in scores.tasks])
     lost = np.where(np.isnan(played), _walkovers(has), played)
     strict, lenient = _jackknife(scores, lost), _jackknife(scores, played)
     found = {}
@@ -63,17 +63,12 @@ def _chance(strength: float) -> float:
 
 
 def _games(scores: TaskScores, task: str) -> Floats:
-    """Wins of i over j on a task: 1, 1/2 or 0; not a number where one of them is not complete."""
-    grid = scores.values[task]
-    seeds = grid.shape[1]
-    difference = grid[:, None, :] - grid[None, :, :]
-    mean = difference.mean(axis=2)
-    if seeds > 1:
-        p = p_values(mean, difference.var(axis=2, ddof=1) / seeds, float(seeds - 1))
-    else:
-        p = np.where(np.isnan(mean), NAN, 1.0)  # one seed separates nothing
-    won = np.where(p < ALPHA, np.where(mean > 0, 1.0, 0.0), 0.5)
-    return np.where(np.isnan(mean), NAN, won)
+    """Wins of i over j on a task: 1, 1/2 or 0; not a number where one of them does not count. One
+    common seed separates nothing.
+    """
+    found = task_differences(scores.values[task])
+    won = np.where(found.p_values() < ALPHA, np.where(found.mean > 0, 1.0, 0.0), 0.5)
+    return np.where(np.isnan(found.mean), NAN, won)
 
 
 def _walkovers(has: np.ndarray) -> Floats:

@@ -31,8 +31,9 @@ class Detectable:
     """The same for a comparison that is one of all pairs of the board (Bonferroni, which is the
     first step of Holm's correction)"""
     general_of_all: float
-    pairs: int
-    """How many pairs the medians are over"""
+    pairs_here: int
+    """How many pairs the medians are over; of a single seed in common nothing is known here"""
+    pairs_general: int
 
 
 def detectable(pairs: Pairs, tasks: int, among: Collection[str]) -> Detectable:
@@ -47,20 +48,22 @@ def detectable(pairs: Pairs, tasks: int, among: Collection[str]) -> Detectable:
     rows, columns = np.triu_indices(len(places), k=1)
     chosen = np.array(places, dtype=int)[rows], np.array(places, dtype=int)[columns]
     whole = len(pairs.entries) * (len(pairs.entries) - 1) // 2
-    known = np.isfinite(pairs.p_here[chosen])
-    chosen = chosen[0][known], chosen[1][known]
 
-    def typical(differences: Differences, alpha: float) -> float:
-        return _median(smallest(differences.variance[chosen], differences.freedom[chosen], alpha))
+    def typical(differences: Differences, p: Floats, alpha: float) -> float:
+        known = np.isfinite(p[chosen])
+        variance, freedom = differences.variance[chosen], differences.freedom[chosen]
+        return _median(smallest(variance[known], freedom[known], alpha))
 
-    several = tasks > 1
-    return Detectable(
-        typical(pairs.here, ALPHA),
-        typical(pairs.general, ALPHA) if several else NAN,
-        typical(pairs.here, ALPHA / max(1, whole)),
-        typical(pairs.general, ALPHA / max(1, whole)) if several else NAN,
-        int(known.sum()),
-    )
+    def here(alpha: float) -> float:
+        return typical(pairs.here, pairs.p_here, alpha)
+
+    def general(alpha: float) -> float:
+        return typical(pairs.general, pairs.p_general, alpha) if tasks > 1 else NAN
+
+    family = ALPHA / max(1, whole)
+    told = np.isfinite(pairs.p_here[chosen]), np.isfinite(pairs.p_general[chosen])
+    return Detectable(here(ALPHA), general(ALPHA), here(family), general(family),
+                      int(told[0].sum()), int(told[1].sum()))  # fmt: skip
 
 
 def smallest(variance: Floats, freedom: Floats, alpha: float, power: float = POWER) -> Floats:

@@ -135,8 +135,8 @@ def estimate_here(groups: Sequence[Sequence[float] | Floats]) -> Estimate:
 def estimate_general(groups: Sequence[Sequence[float] | Floats]) -> Estimate:
     """Mean over tasks of the mean over seeds: what other tasks of this kind would change, too.
 
-    The spread between the tasks' means contains that between seeds. With one task only its seeds
-    are left to judge by; with one seed a single run decides each task, and nothing is claimed.
+    The spread between the tasks' means contains that between seeds, however many there are of each.
+    With one task only its seeds are left to judge by.
     """
     if not groups:
         return Estimate(NAN, NAN, 0, 0)
@@ -144,8 +144,6 @@ def estimate_general(groups: Sequence[Sequence[float] | Floats]) -> Estimate:
     if len(groups) == 1:
         return mean_estimate(groups[0])
     means = mean_estimate([float(np.mean(np.asarray(group, dtype=float))) for group in groups])
-    if seeds < 2:
-        return Estimate(means.value, NAN, 0, seeds)
     return Estimate(means.value, means.variance, means.freedom, seeds)
 
 

@@ -79,11 +79,10 @@ def _standing(
 
 def _placed(whole: list[OverallStanding], place: int, pairs: Pairs) -> OverallStanding:
     standing = whole[place]
-    known = bool(np.isfinite(pairs.p_here).all())
     return replace(
         standing,
         rank=place + 1,
-        ranks=rank_interval(pairs, standing.entry) if known else None,
+        ranks=rank_interval(pairs, standing.entry) if pairs.known(standing.entry) else None,
         separation=separation(pairs, standing.entry, whole[place - 1].entry)
         if place
         else Separation.GENERAL,

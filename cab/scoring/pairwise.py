@@ -27,7 +27,7 @@ class Relation(StrEnum):
     WORSE_HERE = "<"
     WORSE = "-"
     UNKNOWN = "?"
-    """A single seed tells nothing"""
+    """Not distinguishable in general, and a single seed in common tells nothing of these tasks"""
     ITSELF = "\\"
 
 
@@ -55,12 +55,12 @@ class Pairwise:
         if one == other:
             return Relation.ITSELF
         better = self.difference[one, other] > 0
-        if np.isnan(self.p_here[one, other]):
-            return Relation.UNKNOWN
         if self.p_general[one, other] < ALPHA:
             return Relation.BETTER if better else Relation.WORSE
         if self.p_here[one, other] < ALPHA:
             return Relation.BETTER_HERE if better else Relation.WORSE_HERE
+        if np.isnan(self.p_here[one, other]):
+            return Relation.UNKNOWN
         return Relation.SAME
 
     def row(self, one: int) -> list[Relation]:

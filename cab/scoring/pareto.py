@@ -110,6 +110,7 @@ def quality_draws(board: QualityBoard, entries: Sequence[str], draws: int = DRAW
         units = board.scores.means()[rows]
     else:
         units = board.scores.values[board.scores.tasks[0]][rows]
+        units = units[:, ~np.isnan(units).any(axis=0)]  # seeds that all of them have
     # In an order that names do not decide, so that renaming a task changes nothing.
     units = units[:, np.lexsort(np.sort(units, axis=0))]
     count = units.shape[1]

@@ -71,7 +71,7 @@ class Ranked:
     here: Interval
     """Over seeds: what these tasks would give again"""
     missing: tuple[str, ...]
-    """What it has no full set of results of; with any, there is no index"""
+    """What it has no result of that counts; with any, there is no index"""
     rank: int | None = None
     ranks: tuple[int, int] | None = None
     """95 % interval of the rank"""
@@ -79,6 +79,8 @@ class Ranked:
     """From the entry above"""
     rating: Rating | None = None
     """Bradley-Terry strength, which entries with missing results have too"""
+    seeds: tuple[int, int] = (0, 0)
+    """Least and largest number of seeds with which it counts, over tasks"""
     label: str = ""
     """Who measured it; several, with a comma, where its scores are not all of one"""
 
@@ -115,11 +117,8 @@ class QualityBoard:
     """Comparisons of all entries that have an index"""
     retired: list[str] = field(default_factory=list)
     """Measured tasks that are known to tell nothing on this pattern, and do not count"""
-
-    @property
-    def aside(self) -> list[str]:
-        """Measured tasks that do not count unless they are named."""
-        return [*self.probes, *self.retired]
+    aside: frozenset[str] = frozenset()
+    """Tasks that do not count unless they are named, measured or not"""
 
     def standing(self, entry: str) -> Standing:
         """Of one entry.
@@ -133,7 +132,7 @@ class QualityBoard:
         raise KeyError(entry)
 
     def partial(self, entry: str) -> dict[str, tuple[int, int]]:
-        """Tasks of which an entry has some seeds but not all: how many, and how many it needs."""
+        """Tasks on which an entry does not count though it has seeds: how many of how many."""
         found = {}
         for task in self.scores.missing(entry):
             has = self.scores.has(entry, task)
@@ -201,8 +200,8 @@ def quality_board(
             left_out.append(found)
         else:
             kept.append(task)
-    scored = task_scores(table)
-    ranked_by = scored.only(kept)
+    scored = task_scores(table, _failed(results, track))
+    ranked_by = scored.only(kept).even()
     origins = table[["entry", "attention", "grade"]].drop_duplicates("entry")
     found_ratings = ratings(ranked_by)
     labels = entry_labels(table)
@@ -215,7 +214,14 @@ def quality_board(
     ]
     ranked, pairs = _ranked(standings, ranked_by)
     gone, probed = aside
-    return QualityBoard(ranked, kept, left_out, unjudged, probed, ranked_by, pairs, gone)
+    unasked = frozenset() if tasks else frozenset([*retired, *probes]).difference(kept)
+    return QualityBoard(ranked, kept, left_out, unjudged, probed, ranked_by, pairs, gone, unasked)
+
+
+def _failed(results: Results, track: Track) -> pd.DataFrame:
+    """Rows of cells that came to no score."""
+    rows = results.select(track, kind="quality")
+    return rows[rows["status"] != "ok"]
 
 
 def headline_rows(table: pd.DataFrame, headline: Mapping[str, list[str]]) -> pd.DataFrame:
@@ -265,7 +271,7 @@ def _standing(
     rated: Mapping[str, Rating],
 ) -> Standing:
     # A task without softmax scores nobody.
-    missing = tuple(t for t in tasks if t not in scored.tasks or not scored.complete(entry, t))
+    missing = tuple(t for t in tasks if t not in scored.tasks or not scored.counts(entry, t))
     whole = bool(tasks) and not missing
     by_task = {task: scored.of(entry, task) for task in scored.tasks}
     return Standing(
@@ -276,6 +282,7 @@ def _standing(
         here=scored.here(entry).interval() if whole else UNKNOWN,
         tasks={task: float(values.mean()) for task, values in by_task.items() if len(values)},
         missing=missing,
+        seeds=scored.seeds_of(entry),
         rating=rated.get(entry),
     )
 
@@ -292,12 +299,11 @@ def _ranked(standings: list[Standing], scored: TaskScores) -> tuple[list[Standin
     placed: list[Standing] = []
     for place, standing in enumerate(whole, start=1):
         above = placed[-1].entry if placed else None
-        known = bool(np.isfinite(pairs.p_here).all())
         placed.append(
             replace(
                 standing,
                 rank=place,
-                ranks=rank_interval(pairs, standing.entry) if known else None,
+                ranks=rank_interval(pairs, standing.entry) if pairs.known(standing.entry) else None,
                 separation=Separation.GENERAL
                 if above is None
                 else separation(pairs, standing.entry, above),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cab.scoring.intervals import LEVEL, NAN, Floats, p_values
-from cab.scoring.task_scores import TaskScores
+from cab.scoring.task_scores import TaskScores, mean_of_known
 
 ALPHA = 1 - LEVEL
 Matrix = NDArray[np.bool_]
@@ -32,7 +32,9 @@ class Differences:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Differences of index between entries that are complete, ``[i, j]`` of i over j."""
+    """Differences of index between entries that count on all tasks, ``[i, j]`` of i over j, under
+    the seeds that both have.
+    """
 
     entries: tuple[str, ...]
     difference: Floats
@@ -45,19 +47,26 @@ class Pairs:
     here: Differences
     """What ``p_here`` is of"""
     seeds: tuple[int, int]
-    """Least and largest number of distinct seeds that a task has"""
+    """Least and largest number of distinct seeds that two entries have in common on a task"""
 
     def index(self, entry: str) -> int:
         """Place of an entry in the matrices."""
         return self.entries.index(entry)
 
+    def known(self, entry: str) -> bool:
+        """Whether there is a test of the entry against any other, or no other."""
+        own = self.index(entry)
+        p = np.delete(self.p_general[own], own)
+        return bool(np.isfinite(p).any()) if len(p) else bool(np.isfinite(self.p_general[own, own]))
+
 
 def all_pairs(scores: Sequence[TaskScores], entries: Sequence[str]) -> Pairs:
-    """Compare entries that are complete in all of some patterns, paired by task and seed.
+    """Compare entries that count in all of some patterns, paired by task and by the seeds that both
+    have.
 
     Every pattern counts alike, and within it every task. Where a pattern has one task, the spread
-    over its seeds takes the place of that over tasks; with a single seed nothing is known (p is not
-    a number).
+    over its seeds takes the place of that over tasks. With a single seed nothing is known of these
+    tasks (p is not a number); the spread between several tasks holds that of their runs.
     """
     parts = [_pattern(part, entries) for part in scores if part.tasks]
     size = len(entries)
@@ -67,17 +76,30 @@ def all_pairs(scores: Sequence[TaskScores], entries: Sequence[str]) -> Pairs:
         return Pairs(tuple(entries), empty, empty, empty, nothing, nothing, (0, 0))
     general = _mean([general for general, _ in parts])
     here = _mean([here for _, here in parts])
-    p_here = here.p_values()
-    p_general = np.where(np.isnan(p_here), NAN, general.p_values())
-    counts = [len(part.seeds[task]) for part in scores for task in part.tasks]
-    seeds = min(counts), max(counts)
-    return Pairs(tuple(entries), here.mean, p_general, p_here, general, here, seeds)
+    p_here, p_general = here.p_values(), general.p_values()
+    return Pairs(
+        tuple(entries), here.mean, p_general, p_here, general, here, _common(scores, entries)
+    )
+
+
+def _common(scores: Sequence[TaskScores], entries: Sequence[str]) -> tuple[int, int]:
+    """Least and largest number of seeds that two of the entries share on a task.
+
+    Seeds that count are the first ones, so two entries share as many as the one with fewer has.
+    """
+    found = []
+    for part in scores:
+        rows = [part.entries.index(entry) for entry in entries]
+        for task in part.tasks:
+            counts = np.sort((~np.isnan(part.values[task][rows])).sum(axis=1))
+            found += [int(counts[0]), int(counts[-2:][0])]
+    return min(found), max(found)
 
 
 def _pattern(scores: TaskScores, entries: Sequence[str]) -> tuple[Differences, Differences]:
     """Differences in general and on these tasks."""
     rows = [scores.entries.index(entry) for entry in entries]
-    tasks = [_task(scores.values[task][rows]) for task in scores.tasks]
+    tasks = [task_differences(scores.values[task][rows]) for task in scores.tasks]
     here = _mean(tasks)
     if len(tasks) == 1:
         return here, here
@@ -87,13 +109,15 @@ def _pattern(scores: TaskScores, entries: Sequence[str]) -> tuple[Differences, D
     return Differences(here.mean, variance, freedom), here
 
 
-def _task(grid: Floats) -> Differences:
-    """Of scores (entries, seeds), paired by seed."""
+def task_differences(grid: Floats) -> Differences:
+    """Of scores (entries, seeds), paired by the seeds that both have."""
     difference = grid[:, None, :] - grid[None, :, :]
-    seeds = grid.shape[1]
-    mean = difference.mean(axis=2)
-    variance = difference.var(axis=2, ddof=1) / seeds if seeds > 1 else np.full(mean.shape, NAN)
-    return Differences(mean, variance, np.full(mean.shape, float(seeds - 1)))
+    seeds = (~np.isnan(difference)).sum(axis=2)
+    mean = mean_of_known(difference)
+    squares = mean_of_known((difference - mean[:, :, None]) ** 2)
+    # The mean's squared error: squares are over n, the variance over n - 1.
+    variance = np.where(seeds > 1, squares / np.maximum(seeds - 1, 1), NAN)
+    return Differences(mean, variance, np.maximum(seeds - 1, 0).astype(float))
 
 
 def _mean(parts: Sequence[Differences]) -> Differences:

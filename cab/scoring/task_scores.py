@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,10 @@ an accuracy of zero, is bad without bound, and must not outweigh all other tasks
 class TaskScores:
     """Scores of the entries of one track.
 
-    An entry has a score on a task only if it has every headline metric of every seed that softmax
-    has there. Were a lost seed or metric ignored, losing a bad one would help.
+    An entry counts on a task with the first of softmax's seeds, one or more of them, and every
+    headline metric of each. A seed that was tried and came to nothing, or is lacking before another
+    one, leaves it without a score there: were it ignored, losing a bad one would help. A ranking
+    takes as many seeds on every task (`even`).
     """
 
     entries: tuple[str, ...]
@@ -39,19 +41,34 @@ class TaskScores:
     seeds: Mapping[str, tuple[int, ...]]
     """Those of softmax, by task"""
     values: Mapping[str, Floats]
-    """By task (entries, seeds); not a number where an entry lacks a seed or one of its metrics"""
+    """By task (entries, seeds); not a number where an entry lacks a seed or one of its metrics, and
+    all along where it does not count"""
+    seen: Mapping[str, Codes] = field(default_factory=dict)
+    """By task (entries): how many of softmax's seeds each has, whether they count or not; none
+    given, those that count"""
+
+    def counts(self, entry: str, task: str) -> bool:
+        """Whether the entry has a score on a task."""
+        return bool(len(self.of(entry, task)))
 
     def complete(self, entry: str, task: str) -> bool:
         """Whether the entry has all seeds of a task."""
         return not np.isnan(self._row(entry, task)).any()
 
     def has(self, entry: str, task: str) -> int:
-        """How many of softmax's seeds the entry has."""
-        return int((~np.isnan(self._row(entry, task))).sum())
+        """How many of softmax's seeds the entry has, whether they count or not."""
+        if entry not in self.entries or task not in self.seen:
+            return len(self.of(entry, task))
+        return int(self.seen[task][self.entries.index(entry)])
 
     def missing(self, entry: str) -> tuple[str, ...]:
-        """Tasks on which the entry is not complete."""
-        return tuple(task for task in self.tasks if not self.complete(entry, task))
+        """Tasks on which the entry does not count."""
+        return tuple(task for task in self.tasks if not self.counts(entry, task))
+
+    def seeds_of(self, entry: str) -> tuple[int, int]:
+        """Least and largest number of seeds with which an entry counts, over tasks."""
+        found = [len(self.of(entry, task)) for task in self.tasks]
+        return min(found, default=0), max(found, default=0)
 
     def of(self, entry: str, task: str) -> Floats:
         """Scores by seed, those that are missing left out."""
@@ -59,10 +76,10 @@ class TaskScores:
         return np.asarray(row[~np.isnan(row)], dtype=float)
 
     def groups(self, entry: str) -> list[Floats]:
-        """Scores by task and seed of a complete entry; nothing for one that is not."""
+        """Scores by task and seed of an entry that counts on all; nothing for another."""
         if not self.tasks or self.missing(entry):
             return []
-        return [self._row(entry, task) for task in self.tasks]
+        return [self.of(entry, task) for task in self.tasks]
 
     def general(self, entry: str) -> Estimate:
         """The index, judged by the spread over tasks."""
@@ -80,11 +97,30 @@ class TaskScores:
             kept,
             {task: self.seeds[task] for task in kept},
             {task: self.values[task] for task in kept},
+            {task: self.seen[task] for task in kept if task in self.seen},
         )
 
+    def even(self) -> TaskScores:
+        """An entry that lacks seeds on some task counts with as many of the first ones on every
+        task as where it has fewest, so that no task's number of seeds can be chosen.
+        """
+        shorter = {entry: self._fewest(entry) for entry in self.entries}
+        values = {}
+        for task, grid in self.values.items():
+            kept = np.array([shorter[entry] for entry in self.entries])
+            places = np.arange(grid.shape[1])
+            values[task] = np.where(places[None, :] < kept[:, None], grid, NAN)
+        return replace(self, values=values)
+
+    def _fewest(self, entry: str) -> float:
+        """Of the seeds on tasks where the entry counts with fewer than softmax; else no limit."""
+        counts = {task: len(self.of(entry, task)) for task in self.tasks}
+        short = [n for task, n in counts.items() if 0 < n < len(self.seeds[task])]
+        return min(short, default=math.inf)
+
     def means(self) -> Floats:
-        """Scores (entries, tasks); not a number where an entry is not complete."""
-        columns = [self.values[task].mean(axis=1) for task in self.tasks]
+        """Scores (entries, tasks); not a number where an entry does not count."""
+        columns = [mean_of_known(self.values[task]) for task in self.tasks]
         shape = (len(self.entries), len(self.tasks))
         return np.stack(columns, axis=1) if columns else np.full(shape, NAN)
 
@@ -92,6 +128,14 @@ class TaskScores:
         if entry not in self.entries:  # it has rows, and no number in them
             return np.full(len(self.seeds[task]), NAN)
         return self.values[task][self.entries.index(entry)]
+
+
+def mean_of_known(values: Floats) -> Floats:
+    """Mean over the last dimension of what is a number; not a number where nothing is."""
+    known = ~np.isnan(values)
+    count = known.sum(axis=-1)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(known, values, 0.0).sum(axis=-1) / np.where(count, count, NAN))
 
 
 @dataclass(frozen=True)
@@ -145,11 +189,16 @@ class _Cells:
         return self.entry.codes == self.entry.code(name)
 
 
-def task_scores(table: pd.DataFrame) -> TaskScores:
+def task_scores(table: pd.DataFrame, failed: pd.DataFrame | None = None) -> TaskScores:
     """Scores of a table with columns ``entry, task, metric, seed, value, higher_is_better``.
 
     A metric that is zero or negative for softmax has no ratio to it and is left out for everybody.
+
+    Args:
+        table: of cells that came to numbers.
+        failed: of cells that came to nothing, columns ``entry, task, seed``.
     """
+    tried = _tried(table) | (set() if failed is None else _tried(failed))
     table = table[table["value"].notna() & table["seed"].notna()]
     cells = _Cells(
         _Words.of(table["entry"]),
@@ -169,7 +218,17 @@ def task_scores(table: pd.DataFrame) -> TaskScores:
     cells = cells.take(first, means)
     ratios = _log_ratios(cells)
     kept = np.flatnonzero(~np.isnan(ratios))
-    return _grids(*_medians(cells.take(kept, ratios[kept])), entries)
+    return _grids(*_medians(cells.take(kept, ratios[kept])), entries, tried)
+
+
+_Tried = set[tuple[str, str, int]]
+
+
+def _tried(table: pd.DataFrame) -> _Tried:
+    """Entry, task and seed of everything that has a row."""
+    found = table[["entry", "task", "seed"]].dropna().drop_duplicates()
+    rows = found.astype({"seed": np.int64}).itertuples(index=False)
+    return {(str(entry), str(task), int(seed)) for entry, task, seed in rows}
 
 
 def _log_ratios(cells: _Cells) -> Floats:
@@ -198,13 +257,14 @@ def _medians(cells: _Cells) -> tuple[_Cells, Codes]:
     return cells.take(order[starts], medians), counts
 
 
-def _grids(cells: _Cells, counts: Codes, entries: tuple[str, ...]) -> TaskScores:
+def _grids(cells: _Cells, counts: Codes, entries: tuple[str, ...], tried: _Tried) -> TaskScores:
     """Entries by seeds for every task that softmax has; cells that lack a metric stay empty."""
     row_of = np.full(len(cells.entry.names), -1)
     for row, name in enumerate(entries):
         row_of[cells.entry.code(name)] = row
     seeds: dict[str, tuple[int, ...]] = {}
     grids: dict[str, Floats] = {}
+    seen: dict[str, Codes] = {}
     baseline = cells.where_entry(BASELINE)
     for task in cells.task.present():
         here = cells.task.codes == cells.task.code(task)
@@ -220,5 +280,13 @@ def _grids(cells: _Cells, counts: Codes, entries: tuple[str, ...]) -> TaskScores
         rows = row_of[cells.entry.codes[here]]
         grid[rows[whole], column[whole]] = cells.values[here][whole]
         seeds[task] = tuple(int(seed) for seed in cells.seed[own])
+        has = ~np.isnan(grid)
+        seen[task] = has.sum(axis=1)
+        lost = (
+            np.array([[(e, task, seed) in tried for seed in seeds[task]] for e in entries]) & ~has
+        )
+        # Of a row with as many leading seeds as seeds, none lies behind a gap.
+        leading = np.cumprod(has, axis=1).sum(axis=1)
+        grid[lost.any(axis=1) | (leading < seen[task])] = NAN
         grids[task] = grid
-    return TaskScores(entries, tuple(grids), seeds, grids)
+    return TaskScores(entries, tuple(grids), seeds, grids, seen)

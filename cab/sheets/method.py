@@ -22,8 +22,9 @@ METHOD = (
      "mechanisms. Kendall's tau: of the ranking with that without the task. The smallest "
      "difference: what the t test between two entries finds with 80 % power."),
     ("Missing results",
-     "An entry that lacks a task, a seed or a metric that softmax has there has no index and no "
-     "rank. It stands below the others with the number of tasks that it has."),
+     "An entry that lacks a task or a metric, or of which a seed came to nothing, has no index and "
+     "no rank. It stands below the others with the number of tasks that it has. One with the first "
+     "of softmax's seeds alone counts with as many on every task."),
     ("Tasks that do not count",
      "A task on which softmax does not beat no attention by four seed standard deviations is left "
      "out, and listed."),

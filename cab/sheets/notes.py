@@ -10,7 +10,7 @@ from cab.controls import BASELINE, NO_ATTENTION
 from cab.scoring.quality import DISCRIMINATION, Discrimination, QualityBoard, Standing
 from cab.scoring.results import Results
 from cab.sheets.columns import GENERAL_IS, HERE_IS, INDEX_IS, LEVEL, MARKS
-from cab.sheets.words import count, plus_minus
+from cab.sheets.words import count, count_range, plus_minus
 from cab.track import Track
 
 INDEX = f"index: {INDEX_IS}. {LEVEL}: {GENERAL_IS}; these tasks: {HERE_IS}."
@@ -53,17 +53,46 @@ def board_notes(
     if board.unjudged:
         pair = f"{BASELINE} and {NO_ATTENTION}"
         notes.append(f"not enough seeds of {pair} to judge: {', '.join(board.unjudged)}")
-    for standing in board.standings if shown is None else shown:
+    entries = board.standings if shown is None else shown
+    return [*notes, *_fewer_seeds(board, entries), *_without_index(board, entries)]
+
+
+def _fewer_seeds(board: QualityBoard, entries: Collection[Standing]) -> list[str]:
+    """Entries that count with fewer seeds than softmax, by how many."""
+    scores = board.scores
+    found: dict[int, list[str]] = {}
+    for standing in entries:
+        if standing.index.n and not all(scores.complete(standing.entry, t) for t in scores.tasks):
+            found.setdefault(standing.seeds[0], []).append(standing.entry)
+    asked = count_range(*scores.seeds_of(BASELINE))
+    ends = {1: "; their interval on these tasks is not known"}
+    return [
+        f"with {count(seeds, 'seed')} of {BASELINE}'s {asked}, the first on every task"
+        f"{ends.get(seeds, '')}: {', '.join(names)}"
+        for seeds, names in sorted(found.items(), reverse=True)
+    ]
+
+
+def _without_index(board: QualityBoard, entries: Collection[Standing]) -> list[str]:
+    """What entries without an index lack; those that lack the same, together."""
+    found: dict[str, list[str]] = {}
+    for standing in entries:
         if standing.missing:
             partial = board.partial(standing.entry)
             words = [
-                f"{task} (has {partial[task][0]} of {BASELINE}'s {partial[task][1]} seeds)"
+                f"{task} ({partial[task][0]} of {BASELINE}'s {partial[task][1]} seeds count not: "
+                "one before them or of them came to nothing)"
                 if task in partial
                 else task
                 for task in standing.missing
             ]
-            notes.append(f"{standing.entry} has no index: no full result on {', '.join(words)}")
-    return notes
+            found.setdefault(", ".join(words), []).append(standing.entry)
+    return [
+        f"{names[0]} has no index: no full result on {lacking}"
+        if len(names) == 1
+        else f"no index for want of {lacking}: {', '.join(names)}"
+        for lacking, names in found.items()
+    ]
 
 
 def left_out_words(found: Discrimination) -> str:

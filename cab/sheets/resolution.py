@@ -82,14 +82,16 @@ def _separated(found: Resolution) -> list[str]:
 
 def _seen(found: Resolution) -> list[str]:
     seen = found.detectable
-    if not math.isfinite(seen.here):
-        return []
     where = "on this task" if len(found.tasks) == 1 else "on these tasks"
-    general = f", by {significant(seen.general, 2)} in general" if seen.general >= 0 else ""
-    return [
-        f"Two mechanisms must differ by {significant(seen.here, 2)} to be told apart {where}"
-        f"{general} ({percent(POWER)} power)."
+    sizes = [
+        f"by {significant(size, 2)} to be told apart {which}"
+        for size, which in ((seen.here, where), (seen.general, "in general"))
+        if math.isfinite(size)
     ]
+    if not sizes:
+        return []
+    words = ", ".join(sizes[:1] + [size.replace(" to be told apart", "") for size in sizes[1:]])
+    return [f"Two mechanisms must differ {words} ({percent(POWER)} power)."]
 
 
 def _tasks(found: Resolution) -> list[str]:
@@ -229,13 +231,13 @@ def detectable_sheet(found: Resolution, track: Track) -> Sheet:
     """The smallest difference of two entries: compared alone, and as one of all pairs."""
     seen = found.detectable
     lines = []
-    for name, alone, of_all in (
-        ("on these tasks", seen.here, seen.here_of_all),
-        ("in general", seen.general, seen.general_of_all),
+    for name, alone, of_all, pairs in (
+        ("on these tasks", seen.here, seen.here_of_all, seen.pairs_here),
+        ("in general", seen.general, seen.general_of_all, seen.pairs_general),
     ):
         data: dict[str, Value] = {
             "what": name, "alone": number(alone), "among_all_pairs": number(of_all),
-            "pairs": seen.pairs, "power": POWER, "tasks": len(found.tasks),
+            "pairs": pairs, "power": POWER, "tasks": len(found.tasks),
             "seeds": count_range(*found.seeds),
         }  # fmt: skip
         lines.append(Line((name, _size(alone), _size(of_all)), data))

@@ -22,7 +22,7 @@ from cab.sheets.hybrids import hybrid_notes
 from cab.sheets.notes import HIDDEN, board_notes, failure_notes, stale_notes
 from cab.sheets.resolution import separated_words, summary
 from cab.sheets.sheet import Column, Field, Sheet, Value, columns_of, interval_data, lines_of
-from cab.sheets.words import NOTHING, bounds, number, percent, share, signed
+from cab.sheets.words import NOTHING, bounds, count_range, number, percent, share, signed
 from cab.track import Setting, Track
 
 OVERALL = "overall"
@@ -75,7 +75,8 @@ def standings_sheet(
             lambda s: {"family": family_of(s.attention)},
         ),
         GRADE, *([_has(len(tasks), "tasks")] if partial else []), *INDEX,
-        replace(BEATS, column=None), SEEDS, MISSING, *_density(standings, density or {}),
+        replace(BEATS, column=None), _seeds(standings), MISSING,
+        *_density(standings, density or {}),
         *score_fields(tasks, _tasks),
     ]  # fmt: skip
     return Sheet(title, columns_of(fields), lines_of(fields, standings), about or {}, tuple(notes))
@@ -175,6 +176,16 @@ def _density(standings: Sequence[Standing], of: Mapping[str, float]) -> list[Fie
     ]
 
 
+def _seeds(standings: Sequence[Standing]) -> Field[Standing]:
+    """A column where entries count with different numbers of seeds, else data alone."""
+    differ = len({s.seeds for s in standings if s.index.n}) > 1
+    return Field(
+        replace(columns.SEEDS, key="", keep=3) if differ else None,
+        lambda s: count_range(*s.seeds) if s.index.n else NOTHING,
+        lambda s: {"seeds": s.index.n or None},
+    )
+
+
 def _tasks(s: Standing) -> Mapping[str, float]:
     return s.tasks
 
@@ -270,5 +281,4 @@ STRENGTH: tuple[Field[Ranked], ...] = (
     Field(columns.INTERVAL, lambda s: bounds(_strength(s), 2)),
 )
 BEATS: Field[Ranked] = Field(columns.BEATS, lambda s: _chance(_beats(s)), _rating_data)
-SEEDS: Field[Standing] = Field(None, data=lambda s: {"seeds": s.index.n or None})
 MISSING: Field[Ranked] = Field(None, data=lambda s: {"missing": "; ".join(s.missing)})

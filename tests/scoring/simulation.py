@@ -41,6 +41,8 @@ class Truth:
     unequal: tuple[float, ...] = (1.0,)
     """Factors of the noise by task, repeated as often as there are tasks"""
     draw: Draw = normal
+    fewer: tuple[int, ...] = ()
+    """Seeds of every entry but softmax, repeated as often as there are entries; none given: all"""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,9 @@ def boards(truth: Truth, count: int, seed: int) -> Iterator[Board]:
         factors = np.resize(truth.unequal, truth.tasks)[None, :, None]
         noise = truth.noise * factors * truth.draw(generator, shape)
         values = means[:, None, None] + effects[:, :, None] + noise - noise[:1]
+        if truth.fewer:
+            own = np.resize(truth.fewer, len(means) - 1)
+            values[1:][np.arange(truth.seeds) >= own[:, None, None].repeat(truth.tasks, 1)] = np.nan
         seeds = {task: tuple(range(truth.seeds)) for task in tasks}
         grids = {task: values[:, number] for number, task in enumerate(tasks)}
         scores = TaskScores(names, tasks, seeds, grids)

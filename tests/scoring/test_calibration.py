@@ -20,13 +20,15 @@ def coverage(truth, count, seed=0):
     """Shares: truth inside the interval in general and on these tasks, equal entries told apart in
     general, true ranks inside theirs, boards with a wrong claim about any equal pair.
     """
-    general = here = apart = ranks = wrong = entries = 0
+    general = here = told = apart = ranks = wrong = entries = 0
     for board in boards(truth, count, seed):
         scores = board.scores
         for place, name in enumerate(scores.entries[1:], start=1):
             wide, narrow = scores.general(name).interval(), scores.here(name).interval()
             general += wide.low <= board.general[place] <= wide.high
-            here += narrow.low <= board.here[place] <= narrow.high
+            if narrow.known:
+                told += 1
+                here += narrow.low <= board.here[place] <= narrow.high
         pairs = all_pairs([scores], scores.entries)
         names = [scores.entries[place] for place in TIED]
         apart += separation(pairs, *names) is Separation.GENERAL
@@ -38,7 +40,7 @@ def coverage(truth, count, seed=0):
             ranks += low <= best and worst <= high
         entries += len(scores.entries)
     own = count * len(truth.means)
-    return general / own, here / own, apart / count, ranks / entries, wrong / count
+    return general / own, here / max(told, 1), apart / count, ranks / entries, wrong / count
 
 
 @pytest.mark.parametrize(("tasks", "seeds"), [(3, 3), (5, 5), (7, 3)])
@@ -47,6 +49,18 @@ def test_intervals_cover_the_truth_19_times_in_20(tasks, seeds):
     general, here, apart, ranks, wrong = coverage(Truth(tasks, seeds), count, seed=tasks)
     assert LOW <= general <= HIGH
     assert LOW <= here <= HIGH
+    assert apart <= 0.05 + 2 * (0.05 * 0.95 / count) ** 0.5
+    assert ranks >= 0.95
+    assert wrong <= 0.05
+
+
+@pytest.mark.parametrize(("tasks", "fewer"), [(3, (1,)), (7, (3, 1, 3, 1, 1))])
+def test_entries_with_fewer_seeds_than_softmax_are_judged_as_rightly(fewer, tasks):
+    count = 2000
+    truth = Truth(tasks, 3, noise=0.1, fewer=fewer)
+    general, here, apart, ranks, wrong = coverage(truth, count, seed=99)
+    assert LOW <= general <= HIGH
+    assert fewer == (1,) or here >= 0.93
     assert apart <= 0.05 + 2 * (0.05 * 0.95 / count) ** 0.5
     assert ranks >= 0.95
     assert wrong <= 0.05

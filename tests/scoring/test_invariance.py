@@ -84,14 +84,20 @@ def test_names_change_nothing(seed):
 
 
 def losses(rows):
-    """Ways of losing results of one entry: a task, a seed, a metric of a seed."""
+    """Ways of losing results of one entry: a task, a seed before another one, a metric of a seed, a
+    cell that was tried.
+    """
     own = rows["attention"] == "alpha"
     for task in HEADLINE:
         yield rows[~(own & (rows["task"] == task))]
         for seed in range(3):
             cell = own & (rows["task"] == task) & (rows["seed"] == seed)
-            yield rows[~cell]
-            yield rows[~(cell & (rows["metric"] == HEADLINE[task][0]))]
+            if seed < 2:
+                yield rows[~cell]
+            if len(HEADLINE[task]) > 1:
+                yield rows[~(cell & (rows["metric"] == HEADLINE[task][0]))]
+            yield rows.assign(value=rows["value"].mask(cell))
+            yield pd.concat([rows[~cell], rows[cell][:1].assign(status="diverged", metric="")])
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -110,6 +116,25 @@ def test_a_missing_cell_never_helps(seed):
         # The others neither lose nor gain an index.
         for name in set(ENTRIES) - {"alpha"}:
             assert found.standing(name).index == whole.standing(name).index
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_an_entry_with_fewer_seeds_counts_with_the_first_ones_of_every_task(lost):
+    rows = table(1)
+    own, last = rows["attention"] == "alpha", rows["seed"] >= 3 - lost
+    found = board(rows[~(own & last & (rows["task"] == "other"))])
+    # Which tasks lack them makes no difference, so none is worth losing.
+    assert found.standings == board(rows[~(own & last)]).standings
+    standing = found.standing("alpha")
+    assert standing.seeds == (3 - lost, 3 - lost)
+    assert standing.rank is not None
+    scores = [board(rows).scores.of("alpha", task)[: 3 - lost].mean() for task in HEADLINE]
+    assert standing.index.value == pytest.approx(np.mean(scores))
+    assert standing.index.known
+    assert standing.here.known == (lost == 1)
+    for name in set(ENTRIES) - {"alpha"}:
+        assert found.standing(name).index == board(rows).standing(name).index
+        assert found.standing(name).ranks
 
 
 def test_a_second_missing_cell_does_not_help_either():

@@ -44,15 +44,33 @@ def test_relations_are_corrected_for_all_pairs():
     assert found.seeds == (3, 3)
 
 
-def test_a_single_seed_relates_nothing():
-    scores = scores_of({"x": {"softmax": [0.0], "a": [1.0]}, "y": {"softmax": [0.0], "a": [2.0]}})
+def test_a_single_seed_of_one_task_relates_nothing():
+    scores = scores_of({"x": {"softmax": [0.0], "a": [1.0]}})
     pairs = all_pairs([scores], scores.entries)
     assert pairs.seeds == (1, 1)
+    assert pairwise(pairs, 1).row(0) == [Relation.ITSELF, Relation.UNKNOWN]
+    assert not adjacent(pairs, 1).known
+    assert math.isnan(adjacent(pairs, 1).share)
+    found = detectable(pairs, 1, pairs.entries)
+    assert (found.pairs_here, found.pairs_general) == (0, 0)
+    assert math.isnan(found.here)
+    assert math.isnan(found.general)
+
+
+def test_a_single_seed_of_several_tasks_relates_in_general_alone():
+    levels = {"x": 1.0, "y": 1.1, "z": 0.9}
+    scores = scores_of({t: {"softmax": [0.0], "a": [v]} for t, v in levels.items()})
+    pairs = all_pairs([scores], scores.entries)
+    assert pairwise(pairs, 3).row(0) == [Relation.ITSELF, Relation.BETTER]
+    assert adjacent(pairs, 3).general == adjacent(pairs, 3).here == 1
+    found = detectable(pairs, 3, pairs.entries)
+    assert (found.pairs_here, found.pairs_general) == (0, 1)
+    assert math.isnan(found.here)
+    assert found.general > 0
+    # Tasks that disagree are not enough, and of these tasks nothing is known.
+    scores = scores_of({t: {"softmax": [0.0], "a": [v]} for t, v in (("x", 1.0), ("y", -0.8))})
+    pairs = all_pairs([scores], scores.entries)
     assert pairwise(pairs, 2).row(0) == [Relation.ITSELF, Relation.UNKNOWN]
-    assert not adjacent(pairs, 2).known
-    assert math.isnan(adjacent(pairs, 2).share)
-    found = detectable(pairs, 2, pairs.entries)
-    assert (found.pairs, math.isnan(found.here), math.isnan(found.general)) == (0, True, True)
 
 
 def test_equal_entries_are_the_same_and_seeds_are_those_of_the_tasks():
@@ -125,7 +143,7 @@ def test_smallest_difference_by_hand():
         float(smallest(np.array(0.01), np.array(1.0), 0.05)), rel=1e-6
     )
     assert found.here_of_all == found.here  # one pair is all pairs
-    assert detectable(pairs, 2, ("a",)).pairs == 0
+    assert detectable(pairs, 2, ("a",)).pairs_here == 0
     assert math.isnan(
         detectable(all_pairs([scores.only(["x"])], ("a", "b")), 1, ("a", "b")).general
     )

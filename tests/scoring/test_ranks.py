@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 
 from cab.scoring.bradley_terry import ratings
 from cab.scoring.ranks import all_pairs, groups, holm, rank_interval, significant_pairs
@@ -64,17 +65,43 @@ def test_groups_are_runs_of_which_no_two_differ():
     assert groups(["a", "b", "c"], three, differs) == [("a", "b"), ("b", "c")]
 
 
-def test_a_single_seed_separates_nothing():
-    scores = scores_of({t: {"softmax": [0.0], "a": [1.0]} for t in "xyz"})
+def test_a_single_seed_says_nothing_of_one_task():
+    scores = scores_of({"x": {"softmax": [0.0], "a": [1.0]}})
     pairs = all_pairs([scores], scores.entries)
     assert np.isnan(pairs.p_here[0, 1])
     assert np.isnan(pairs.p_general[0, 1])
+    assert not pairs.known("a")
     assert rank_interval(pairs, "a") == (1, 2)
 
 
-def test_p_values_of_pairs_are_those_of_paired_t_tests():
-    from scipy.stats import ttest_1samp
+def test_a_single_seed_of_several_tasks_is_judged_by_the_spread_between_them():
+    grid = {"x": 0.9, "y": 1.0, "z": 1.3}
+    scores = scores_of({t: {"softmax": [0.0], "a": [v]} for t, v in grid.items()})
+    pairs = all_pairs([scores], scores.entries)
+    assert np.isnan(pairs.p_here[0, 1])
+    assert pairs.p_general[0, 1] == pytest.approx(ttest_1samp(list(grid.values()), 0).pvalue)
+    assert rank_interval(pairs, "a") == (1, 1)
 
+
+def test_two_entries_are_compared_under_the_seeds_that_both_have():
+    generator = np.random.default_rng(1)
+    grids = {t: generator.normal(size=(3, 3)) for t in "xyz"}
+    for grid in grids.values():
+        grid[2, 1:] = np.nan
+    scores = scores_of(
+        {t: dict(zip(("softmax", "a", "b"), g, strict=True)) for t, g in grids.items()}
+    )
+    places = [scores.entries.index(e) for e in ("a", "b")]
+    pairs = all_pairs([scores], scores.entries)
+    first = [grid[1, 0] - grid[2, 0] for grid in grids.values()]
+    assert pairs.p_general[*places] == pytest.approx(ttest_1samp(first, 0).pvalue)
+    assert np.isnan(pairs.p_here[*places])
+    assert pairs.seeds == (1, 3)
+    whole = all_pairs([scores], ("a", "softmax"))
+    assert np.isfinite(whole.p_here[0, 1])
+
+
+def test_p_values_of_pairs_are_those_of_paired_t_tests():
     generator = np.random.default_rng(0)
     scores = scores_of({t: {e: generator.normal(size=3) for e in ("softmax", "a")} for t in "xyzw"})
     means = scores.means()

@@ -126,7 +126,7 @@ def test_a_board_says_all_of_it():
     assert found.contribution("absent") is None
     assert found.adjacent.ranks == 5
     assert found.adjacent.here >= 4
-    assert found.detectable.pairs == 6
+    assert found.detectable.pairs_here == 6
     assert 0 < found.detectable.here < found.detectable.here_of_all
 
 
@@ -146,20 +146,21 @@ def test_one_task():
     assert math.isnan(found.contributions[0].tau)
 
 
-def test_one_seed_says_which_is_which_and_nothing_of_what_differs():
+def test_one_seed_says_what_differs_in_general_alone():
     found = resolution(board_of(LOSSES, seeds=1))
     assert found.seeds == (1, 1)
-    assert not found.adjacent.known
     assert math.isnan(found.detectable.here)
+    assert math.isfinite(found.detectable.general)
+    assert not resolution(board_of(LOSSES, seeds=1, tasks=("p",))).adjacent.known
     assert math.isnan(found.signals["p"].ratio.value)
     assert found.contributions[0].tau == 1
 
 
-def test_seeds_that_softmax_lacks_do_not_count_and_those_that_an_entry_lacks_unrank_it():
+def test_seeds_that_softmax_lacks_do_not_count_and_one_that_was_lost_unranks_an_entry():
     scores = {(entry, task): [level, level * 1.1, level * 0.9]
               for entry, level in LOSSES.items() for task in "pq"}  # fmt: skip
     scores["softmax", "q"] = scores["softmax", "q"][:2]
-    scores["abc", "p"] = scores["abc", "p"][:1]
+    scores["abc", "p"] = [scores["abc", "p"][0], math.nan]
     results = current(table_of(rows_of(scores)).to_pandas(), {}, installed=lambda name: ())
     board = quality_board(results, Track("causal-self", "tiny", "cpu"), {"p": ["loss"]})
     found = resolution(board)

@@ -8,7 +8,7 @@ import pytest
 from cab.schema import Row, table_of
 from cab.scoring.cost import AXES, costs
 from cab.scoring.efficiency import cost_points
-from cab.scoring.intervals import estimate_general, mean_interval, process_interval
+from cab.scoring.intervals import estimate_general, estimate_here, mean_interval, process_interval
 from cab.scoring.quality import quality_board
 from cab.scoring.results import current, load_costs, load_results, load_scores
 from cab.store import ResultStore
@@ -90,6 +90,9 @@ def test_task_that_does_not_measure_attention_is_left_out():
 def test_one_seed_cannot_judge_a_task():
     board = board_of(rows_of({key: values[:1] for key, values in SCORES.items()}))
     assert board.unjudged == ["a", "b"]
+    assert not board.standings[0].here.known
+    alone = {key: values[:1] for key, values in SCORES.items() if key[1] == "a"}
+    board = board_of(rows_of(alone))
     assert not board.standings[0].index.known
     assert board.standings[1].tied
 
@@ -185,7 +188,8 @@ def test_options_name_the_entry():
 def test_intervals_of_too_few_replicates_are_unknown():
     assert not mean_interval([1.0]).known
     assert not process_interval([[1.0, 2.0]]).known
-    assert not estimate_general([[1.0], [2.0]]).interval().known
+    assert not estimate_general([[1.0]]).interval().known
+    assert not estimate_here([[1.0], [2.0, 3.0]]).interval().known
     assert mean_interval([1.0]).overlaps(mean_interval([5.0, 5.1]))
     assert math.isnan(process_interval([]).value)
 

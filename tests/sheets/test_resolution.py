@@ -42,7 +42,12 @@ def test_the_paragraph_says_the_numbers():
 @pytest.mark.parametrize(
     ("fields", "says", "says_not"),
     [
-        ({"seeds": 1}, "With a single seed nothing tells one rank from the next.", "power"),
+        (
+            {"seeds": 1, "tasks": ("p",)},
+            "With a single seed nothing tells one rank from the next.",
+            "power",
+        ),
+        ({"seeds": 1}, "to be told apart in general (80 % power)", "told apart on"),
         ({"tasks": ("p",)}, "1 task, 3 seeds", "The order"),
         ({"tasks": ("p",)}, "on this task (80 %); one task says nothing of others.", "general"),
         ({"lacking": {("abc", "p")}}, "5 ranked entries", "6"),
@@ -113,5 +118,5 @@ def test_neighbours_are_counted_by_the_marks_before_ranks():
     here, general = len(marks) - marks.count("="), marks.count("")
     assert f"separate {here} on these tasks" in separated_words(board.standings)
     assert f", {general} of them in general" in separated_words(board.standings)
-    assert separated_words(board_of(LOSSES, seeds=1).standings) == ""
+    assert separated_words(board_of(LOSSES, seeds=1, tasks=("p",)).standings) == ""
     assert separated_words([]) == ""
