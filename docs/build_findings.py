@@ -1,9 +1,10 @@
-"""Write docs/findings.md: claims of papers beside what the probes measure.
+"""Write docs/findings.md: claims of papers beside what probes and boards measure.
 
 python docs/build_findings.py           # write
 python docs/build_findings.py --check   # exit code 1 where the file is stale
 
-The claims are in docs/claims.py, the numbers in results/reference, the verdicts follow from both.
+The claims are in docs/claims.py and docs/board_claims.py, the numbers in results/reference; the
+verdicts follow from both.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
+from board_findings import anchor, sections
 from claims import FINDINGS, Finding
 from expectations import Judgement, Scores, Verdict
 
@@ -29,9 +31,14 @@ TARGET = ROOT / "docs" / "findings.md"
 
 HEAD = """# Findings
 
-<!-- Written by docs/build_findings.py from docs/claims.py and results/reference; do not edit. -->
+<!-- Written by docs/build_findings.py from docs/claims.py, docs/board_claims.py and
+results/reference; do not edit. -->
 
-What papers claim of attention mechanisms, beside what the probes measure at scale `small` on a CPU.
+What papers claim of attention mechanisms, beside what is measured at scale `small` on a CPU: first
+by probes, then [by the boards of real tasks](#what-the-boards-say).
+
+## What the probes say
+
 A probe isolates one ability on a problem with a known ceiling, so its numbers explain scores on
 real tasks; they say nothing of what a large model with that mechanism would do.
 
@@ -67,6 +74,7 @@ def page() -> str:
     seeds = int(results.rows[results.rows["task"].isin(used)]["seed"].nunique())
     parts = [HEAD.format(seeds=seeds, summary=_summary(judged))]
     parts += [_section(finding, found, results) for finding, found in judged]
+    parts += sections(results)
     return "\n".join(parts)
 
 
@@ -96,19 +104,14 @@ def _summary(judged: list[tuple[Finding, list[Judgement]]]) -> str:
     for finding, found in judged:
         counts = Counter(j.verdict for j in found)
         numbers = [str(counts[v]) for v in (Verdict.HOLDS, Verdict.OPEN, Verdict.FAILS)]
-        link = f"[{finding.title}](#{_anchor(finding.title)})"
+        link = f"[{finding.title}](#{anchor(finding.title)})"
         lines.append(f"| {link} | {finding.source} | {' | '.join(numbers)} |")
     return "\n".join(lines)
 
 
-def _anchor(title: str) -> str:
-    kept = "".join(c for c in title.lower() if c.isalnum() or c in " -")
-    return kept.replace(" ", "-")
-
-
 def _section(finding: Finding, found: list[Judgement], results: Results) -> str:
     scores = scores_of(finding, results)
-    lines = [f"## {finding.title}\n", f"{finding.claim} ({finding.source})\n"]
+    lines = [f"### {finding.title}\n", f"{finding.claim} ({finding.source})\n"]
     if finding.remark:
         lines.append(f"{finding.remark}\n")
     lines.append(f"    {finding.command()}\n")

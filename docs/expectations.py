@@ -25,7 +25,9 @@ class Verdict(StrEnum):
     """What results say of a claim."""
 
     HOLDS = "holds"
+    HOLDS_HERE = "holds on these tasks; others may differ"
     FAILS = "does not hold"
+    FAILS_HERE = "does not hold on these tasks; others may differ"
     OPEN = "open: the interval decides nothing"
     UNKNOWN = "not measured"
 
