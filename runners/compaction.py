@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -20,7 +20,13 @@ _IDENTITY = (
 a machine besides."""
 
 
-def compact(store: ResultStore, most_bytes: int) -> list[Path]:
+Run = Sequence[Mapping[str, object]]
+"""All rows of one run of a cell"""
+
+
+def compact(
+    store: ResultStore, most_bytes: int, sampled: Callable[[Sequence[Run]], set[str]] | None = None
+) -> list[Path]:
     """Write the run that counts of the newest cell of every identity into one file for each kind,
     scale and device, and remove all other files, with the samples of cells that are gone.
 
@@ -30,6 +36,7 @@ def compact(store: ResultStore, most_bytes: int) -> list[Path]:
     Args:
         store: to be compacted.
         most_bytes: that the new files and the samples may have in all.
+        sampled: of the runs that are kept, the cells whose samples are kept too; None: all.
 
     Raises:
         StoreError: the files would be larger, or cannot be written; nothing is removed then.
@@ -70,6 +77,8 @@ def compact(store: ResultStore, most_bytes: int) -> list[Path]:
             raise StoreError(f"cannot write to {store.root}: {error.strerror or error}") from error
         temporaries.append((temporary, store.root / f"{name}.parquet"))
     kept = {str(run[0]["cell"]) for run in newest.values()}
+    if sampled is not None:
+        kept = sampled(list(newest.values()))
     total = sum(temporary.stat().st_size for temporary, _ in temporaries)
     total += sum(path.stat().st_size for path in store.made.files(kept))
     if total > most_bytes:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from cab.candidate import Candidate, choose_candidates
 from cab.cell import Cell
@@ -28,7 +29,7 @@ from cab.scoring.boards import discriminating_pairs
 from cab.store import ResultStore
 from cab.terminal import Terminal
 from runners.cells import CellFactory
-from runners.compaction import compact
+from runners.compaction import Run, compact
 from runners.display import RunDisplay
 from runners.environment import available_cores, device_name, git_commit
 from runners.executors.local import LocalExecutor
@@ -39,6 +40,11 @@ console = Terminal()
 MOST_BYTES = 12 * 2**20
 """Of the whole folder; it travels with the package"""
 SEEDS = 3
+SAMPLE_BYTES = 200 * 2**10
+"""Of a task on a pattern: samples of one entry are like those of the next, and there are many"""
+_BATCH = 8
+"""Cells for each worker that are handed over at once; at the end of a batch the others wait for its
+slowest cell"""
 _NOMINAL = {"quality": 35.0, "efficiency": 45.0}
 """Seconds of a cell, until one of its kind has ended"""
 
@@ -132,16 +138,39 @@ def fill(cells: Sequence[Cell], store: ResultStore, budget: float) -> int:
     count = 0
     with RunDisplay(console, todo, width) as display:
         while todo:
-            batch = [c for c in todo[: 2 * width] if c.kind == todo[0].kind]
-            expected = max(_expected(cell.kind, seconds) for cell in batch)
-            if time.monotonic() + expected > deadline:
+            expected = _expected(todo[0].kind, seconds)
+            rounds = min(_BATCH, int((deadline - time.monotonic()) / expected))
+            if rounds < 1:
                 break
+            _, of_one_kind = next(groupby(todo[: rounds * width], key=lambda cell: cell.kind))
+            batch = list(of_one_kind)
             result = run_cells(batch, store, executor, display.handle)
             for end in result.ended.values():
                 seconds.setdefault(end.cell.kind, []).append(end.seconds)
             count += len(batch)
             todo = todo[len(batch) :]
     return count
+
+
+def sampled(runs: Sequence[Run], store: ResultStore) -> set[str]:
+    """Cells whose samples travel with the package: of first seeds, controls before others, up to
+    `SAMPLE_BYTES` for each task and pattern.
+    """
+    order = sorted(
+        (run[0] for run in runs if run[0]["seed"] == 0),
+        key=lambda row: (row["attention"] not in REFERENCE_CONTROLS, str(row["attention"])),
+    )
+    room: dict[tuple[object, object], int] = {}
+    kept = set()
+    for row in order:
+        cell, pair = str(row["cell"]), (row["task"], row["pattern"])
+        left = room.get(pair, SAMPLE_BYTES) - sum(
+            path.stat().st_size for path in store.made.files([cell])
+        )
+        if left >= 0:
+            room[pair] = left
+            kept.add(cell)
+    return kept
 
 
 def _expected(kind: str, seconds: dict[str, list[float]]) -> float:
@@ -187,7 +216,7 @@ def _main(asked: argparse.Namespace) -> int:
     try:
         count = fill(cells, store, parse_time(asked.time_budget))
     finally:
-        written = compact(store, MOST_BYTES)
+        written = compact(store, MOST_BYTES, lambda runs: sampled(runs, store))
     size = sum(path.stat().st_size for path in written) / 2**20
     left = len(missing_cells(cells, store))
     console.print(f"{count} cells ended, {left} are still missing; {size:.2f} MiB")

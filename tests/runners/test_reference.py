@@ -124,6 +124,27 @@ def test_compaction_keeps_the_newest_run_of_the_newest_cell(store):
     assert len(store.read(["cell"])) == 4
 
 
+def test_samples_of_first_seeds_are_kept_as_far_as_there_is_room(store, monkeypatch):
+    cells = {("softmax", 0): 100, ("abc", 0): 100, ("local", 0): 100, ("softmax", 1): 10,
+             ("tiny", 0): 20}  # fmt: skip
+    for number, ((attention, seed), size) in enumerate(cells.items()):
+        cell = f"{attention}{seed}"
+        store.append([row(cell, "r", number, seed=seed, attention=attention)])
+        store.attach(cell, [Artifact("sample", "txt", "a sample", b"x" * (size // 2))])
+    store.append([row("elsewhere", "r", 9, task="other", attention="local")])
+    store.attach("elsewhere", [Artifact("sample", "txt", "a sample", b"x" * 60)])
+    monkeypatch.setattr(
+        reference, "SAMPLE_BYTES",
+        sum(p.stat().st_size for p in store.made.files(["softmax0", "abc0", "tiny0"])),
+    )  # fmt: skip
+    compact(store, 2**20, lambda runs: reference.sampled(runs, store))
+    kept = {cell for cell in (*(f"{a}{s}" for a, s in cells), "elsewhere")
+            if store.has_artifacts(cell)}  # fmt: skip
+    # A control first, then in alphabetical order what there is room for.
+    assert kept == {"softmax0", "abc0", "tiny0", "elsewhere"}
+    assert len(store.read(["cell"])) == 6
+
+
 def test_compaction_never_exceeds_its_size(store):
     store.append([row(f"cell{i}", "r", 0, seed=i, message=f"{i} {i * 7919}") for i in range(500)])
     before = store.files()
