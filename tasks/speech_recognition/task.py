@@ -134,8 +134,7 @@ RECIPES = {
             Reference(
                 "trigrams",
                 "nll",
-                "How often characters follow the two before them in training: about what can be "
-                "known without hearing.",
+                "How often characters follow the two before them in training.",
             ),
             Reference(
                 "nearest-word",
