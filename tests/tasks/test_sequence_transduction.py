@@ -22,6 +22,7 @@ from tasks.sequence_transduction import (
     target_tokens,
     token_losses,
 )
+from tasks.speech_recognition.task import SpeechRecognition
 from tasks.summarization.vocabulary import END, PADDING, START
 from tasks.vowel_restoration.task import VowelRestoration
 
@@ -29,6 +30,7 @@ CC = Pattern.CAUSAL_CROSS
 TASKS: tuple[type[TransductionTask], ...] = (
     DigitLines,
     VowelRestoration,
+    SpeechRecognition,
     AutoregressiveSuperResolution,
     ForecastingTokens,
 )

@@ -1,0 +1,1 @@
+"""Speech recognition: log-mel frames of spoken phrases to their characters."""
