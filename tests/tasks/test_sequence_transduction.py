@@ -22,7 +22,6 @@ from tasks.sequence_transduction import (
     target_tokens,
     token_losses,
 )
-from tasks.speech_recognition.task import SpeechRecognition
 from tasks.summarization.vocabulary import END, PADDING, START
 from tasks.vowel_restoration.task import VowelRestoration
 
@@ -30,7 +29,6 @@ CC = Pattern.CAUSAL_CROSS
 TASKS: tuple[type[TransductionTask], ...] = (
     DigitLines,
     VowelRestoration,
-    SpeechRecognition,
     AutoregressiveSuperResolution,
     ForecastingTokens,
 )

@@ -1,1 +1,0 @@
-"""Speech recognition: log-mel frames of spoken phrases to their characters."""
