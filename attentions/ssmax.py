@@ -16,6 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from attentions.shared.autocast import without_autocast
 from attentions.shared.exact import exact_softmax
 from attentions.shared.masks import visible
 from attentions.shared.visible_means import visible_count
@@ -64,12 +65,16 @@ class ScalableSoftmax(SoftmaxAttention):
         self.scale = nn.Parameter(torch.full((spec.heads,), start))
         self.bias = nn.Parameter(torch.zeros(spec.heads)) if bias else None
 
+    @without_autocast
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
     ) -> Tensor:
-        """See `cab.Attention.forward`."""
-        factors = self._factors(q, k, context)
-        return self.fused((q * factors).to(q.dtype), k, v, context, q.shape[-1] ** -0.5)
+        """See `cab.Attention.forward`; computed in float32 at least, since what s learns from is a
+        small difference of what queries hand back.
+        """
+        factors, dtype = self._factors(q, k, context), v.dtype
+        q, k, v = (x.to(factors.dtype) for x in (q, k, v))
+        return self.fused(q * factors, k, v, context, q.shape[-1] ** -0.5).to(dtype)
 
     def reference(
         self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
