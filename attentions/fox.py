@@ -55,7 +55,7 @@ _BLOCK = 128
         formula="o_i = softmax_j(q_i·k_j / sqrt(D) + sum_(j < s <= i) ln f_s) v_j, "
         "f_s = sigmoid(w·x_s + b)",
         patterns={
-            Pattern.NONCAUSAL_SELF: Grade.EXTENSION,
+            Pattern.NONCAUSAL_SELF: Grade.ADAPTED,
             Pattern.CAUSAL_SELF: Grade.FAITHFUL,
             Pattern.NONCAUSAL_CROSS: Grade.EXTENSION,
             Pattern.CAUSAL_CROSS: Grade.EXTENSION,
