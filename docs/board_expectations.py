@@ -7,6 +7,7 @@ stronger verdict than what holds on these tasks (the interval over seeds).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -95,15 +96,7 @@ class Ahead:
         general, here = boards.difference(self.pattern, self.one, self.other)
         more = f" by {self.by:g}" if self.by else ""
         claim = f"{self.pattern.abbreviation}: `{self.one}` is ahead of `{self.other}`{more}"
-        verdict = Verdict.UNKNOWN
-        for interval, holds, fails in (
-            (here, Verdict.HOLDS_HERE, Verdict.FAILS_HERE),
-            (general, Verdict.HOLDS, Verdict.FAILS),
-        ):
-            if interval.known:
-                verdict = Verdict.OPEN if verdict is Verdict.UNKNOWN else verdict
-                verdict = holds if interval.low > self.by else verdict
-                verdict = fails if interval.high < self.by else verdict
+        verdict = _verdict(general, here, self.by, math.inf)
         return Judgement(claim, difference_words(general, here), verdict)
 
 
@@ -122,17 +115,7 @@ class Near:
         claim = (
             f"{self.pattern.abbreviation}: `{self.one}` is within {self.margin:g} of `{self.other}`"
         )
-        verdict = Verdict.UNKNOWN
-        for interval, holds, fails in (
-            (here, Verdict.HOLDS_HERE, Verdict.FAILS_HERE),
-            (general, Verdict.HOLDS, Verdict.FAILS),
-        ):
-            if interval.known:
-                verdict = Verdict.OPEN if verdict is Verdict.UNKNOWN else verdict
-                if max(abs(interval.low), abs(interval.high)) <= self.margin:
-                    verdict = holds
-                elif interval.low > self.margin or interval.high < -self.margin:
-                    verdict = fails
+        verdict = _verdict(general, here, -self.margin, self.margin)
         return Judgement(claim, difference_words(general, here), verdict)
 
 
@@ -191,6 +174,21 @@ class AsPublished:
         theirs = {PUBLISHED[s.attention]: s.average for s in published if s.attention in PUBLISHED}
         claim = f"{self.pattern.abbreviation}: the order is CAB's"
         return _correlated(claim, theirs, boards.index(self.pattern))
+
+
+def _verdict(general: Interval, here: Interval, least: float, most: float) -> Verdict:
+    """Whether a difference lies between two bounds: in general, where that is decided, else on
+    these tasks.
+    """
+    for interval, holds, fails in (
+        (general, Verdict.HOLDS, Verdict.FAILS),
+        (here, Verdict.HOLDS_HERE, Verdict.FAILS_HERE),
+    ):
+        if interval.known and least < interval.low and interval.high < most:
+            return holds
+        if interval.known and (interval.low > most or interval.high < least):
+            return fails
+    return Verdict.OPEN if general.known or here.known else Verdict.UNKNOWN
 
 
 def _correlated(claim: str, first: Mapping[str, float], second: Mapping[str, float]) -> Judgement:

@@ -80,8 +80,8 @@ def _without_index(board: QualityBoard, entries: Collection[Standing]) -> list[s
         if standing.missing:
             partial = board.partial(standing.entry)
             words = [
-                f"{task} ({partial[task][0]} of {BASELINE}'s {partial[task][1]} seeds count not: "
-                "one before them or of them came to nothing)"
+                f"{task} ({partial[task][0]} of {BASELINE}'s {partial[task][1]} seeds: "
+                "one is lacking before another, or came to nothing)"
                 if task in partial
                 else task
                 for task in standing.missing

@@ -83,15 +83,19 @@ def _separated(found: Resolution) -> list[str]:
 def _seen(found: Resolution) -> list[str]:
     seen = found.detectable
     where = "on this task" if len(found.tasks) == 1 else "on these tasks"
-    sizes = [
-        f"by {significant(size, 2)} to be told apart {which}"
+    known = [
+        (significant(size, 2), which)
         for size, which in ((seen.here, where), (seen.general, "in general"))
         if math.isfinite(size)
     ]
-    if not sizes:
+    if not known:
         return []
-    words = ", ".join(sizes[:1] + [size.replace(" to be told apart", "") for size in sizes[1:]])
-    return [f"Two mechanisms must differ {words} ({percent(POWER)} power)."]
+    (size, which), *others = known
+    more = "".join(f", by {size} {which}" for size, which in others)
+    return [
+        f"Two mechanisms must differ by {size} to be told apart {which}{more} "
+        f"({percent(POWER)} power)."
+    ]
 
 
 def _tasks(found: Resolution) -> list[str]:
