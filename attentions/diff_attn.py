@@ -73,8 +73,11 @@ class DifferentialAttention(SoftmaxAttention):
         self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None = None
     ) -> Tensor:
         """See `cab.Attention.forward`; the difference is taken in float32 at least."""
-        halves = zip(_halves(q), _halves(k), strict=True)
-        first, second = (self.fused(a, b, v, context, a.shape[-1] ** -0.5) for a, b in halves)
+        half = (q.shape[-1] + 1) // 2
+        scale, narrower = half**-0.5, max(0, v.shape[-1] - half)
+        # Torch's kernels without a matrix in memory want queries as wide as values.
+        halves = ((F.pad(x, (0, narrower)) for x in _halves(y)) for y in (q, k))
+        first, second = (self.fused(a, b, v, context, scale) for a, b in zip(*halves, strict=True))
         wide = torch.promote_types(v.dtype, torch.float32)
         return self._normed(first.to(wide) - self._lambda(wide) * second.to(wide)).to(v.dtype)
 

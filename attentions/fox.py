@@ -22,6 +22,7 @@ is rounded away, c is kept in float64, and blocks of queries count it from where
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ from torch.nn import functional as F
 from attentions.shared.autocast import without_autocast
 from attentions.shared.cache import KeyValueCache
 from attentions.shared.masks import visible
+from attentions.shared.recompute import recomputed
 from attentions.softmax import softmax_flops
 from cab import (
     AttentionContext,
@@ -158,29 +160,32 @@ class ForgettingAttention(KeyValueCache):
         outputs = []
         for first in range(0, q.shape[-2], _BLOCK):
             rows = q[..., first : first + _BLOCK, :]
-            last = length
-            if causal:
-                last = lag + first + rows.shape[-2]
+            last = lag + first + rows.shape[-2] if causal else length
             start = last - 1 if self.pattern.cross else lag + first
-            away = (faded[..., start : start + 1] - faded[..., :last]).to(wide)
-            hidden = self._hidden(rows.shape[-2], last, mask)
-            if self.pattern is Pattern.NONCAUSAL_SELF:
-                here = faded[..., start : start + rows.shape[-2]] - faded[..., start : start + 1]
-                here = here.to(wide)
-                bias = -(here[..., :, None] + away[..., None, :]).abs()
-                outputs.append(_softmax(rows, k, v, scale, hidden, bias))
-                continue
-            more = torch.full_like(rows[..., :1], 1 / scale)
-            outputs.append(
-                _softmax(
-                    torch.cat([rows, more], dim=-1),
-                    torch.cat([k[..., :last, :], away[..., None]], dim=-1),
-                    v[..., :last, :],
-                    scale,
-                    hidden,
-                )
-            )
+            block = partial(self._block, scale=scale, start=start, mask=mask)
+            past = (x[..., :last, :] for x in (k, v))
+            outputs.append(recomputed(block, rows, *past, faded[..., :last]))
         return torch.cat(outputs, dim=-2).to(dtype)
+
+    def _block(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        faded: Tensor,
+        scale: float,
+        start: int,
+        mask: Tensor | None,
+    ) -> Tensor:
+        """Outputs of a block of queries, whose gates are counted from token ``start``."""
+        from_start = (faded[..., start : start + 1] - faded).to(q.dtype)
+        hidden = self._hidden(q.shape[-2], k.shape[-2], mask)
+        if self.pattern is Pattern.NONCAUSAL_SELF:
+            own = -from_start[..., start : start + q.shape[-2]]
+            bias = -(own[..., :, None] + from_start[..., None, :]).abs()
+            return _softmax(q, k, v, scale, hidden, bias)
+        q = torch.cat([q, torch.full_like(q[..., :1], 1 / scale)], dim=-1)
+        return _softmax(q, torch.cat([k, from_start[..., None]], dim=-1), v, scale, hidden)
 
     def _hidden(self, length_q: int, length_k: int, mask: Tensor | None) -> Tensor | None:
         """Which keys the last rows of a sequence do not see, broadcastable to (B, H, Lq, Lk)."""

@@ -30,12 +30,15 @@ def test_decoding_under_autocast(cls, pattern):
     want, prompt = inputs.run(attention), 37 if pattern.cross else 30
     c = inputs.context
     with torch.autocast("cpu", torch.bfloat16):
-        state = attention.prefill(inputs.k[:, :, :prompt], inputs.v[:, :, :prompt])
+        past = type(c)(key_input=c.key_input[:, :prompt])
+        state = attention.prefill(inputs.k[:, :, :prompt], inputs.v[:, :, :prompt], past)
         for t in range(0 if pattern.cross else prompt, inputs.q.shape[-2]):
             own = slice(t, t + 1)
             new = () if pattern.cross else (inputs.k[:, :, own], inputs.v[:, :, own])
             layer = c.query_input[:, own]
-            token = type(c)(query_input=layer, query_positions=torch.tensor([t]))
+            key_input = None if pattern.cross else layer
+            where = torch.tensor([t])
+            token = type(c)(query_input=layer, key_input=key_input, query_positions=where)
             given = {"context": token} if cls.step_takes_context() else {}
             row, state = attention.step(inputs.q[:, :, own], *(new or (None, None)), state, **given)
             assert (row.float() - want[:, :, own]).abs().max() <= 0.03
