@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 from attentions.shared.autocast import without_autocast
 from attentions.shared.cache import KeyValueCache
+from attentions.shared.layer_inputs import key_input
 from attentions.shared.masks import visible
 from attentions.shared.recompute import recomputed
 from attentions.softmax import softmax_flops
@@ -199,14 +200,10 @@ class ForgettingAttention(KeyValueCache):
 
     def _log_gates(self, k: Tensor, context: AttentionContext | None) -> Tensor:
         """(B, H, Lk) ln f in float32 at least; zero where masked."""
-        if context is None or context.key_input is None:
-            raise ValueError(
-                "fox takes its gates from the layer's input at the keys: call it with "
-                "context=AttentionContext(query_input=x, key_input=y), y of shape (B, Lk, E)"
-            )
-        gates = self.forget(context.key_input.to(self.forget.weight.dtype)).mT
+        y = key_input(context, "fox", "gates")
+        gates = self.forget(y.to(self.forget.weight.dtype)).mT
         gates = F.logsigmoid(gates.to(torch.promote_types(k.dtype, torch.float32)))
-        mask = context.key_mask
+        mask = None if context is None else context.key_mask
         if mask is not None and mask.shape[-1] == gates.shape[-1]:
             gates = gates.masked_fill(~mask[:, None, :], 0.0)
         return gates
