@@ -113,9 +113,9 @@ class RecurrentAttention(Attention):
         out, _ = recurrent_scan(rows, self._writes(0, k, v, context))
         assert out is not None
         if self.pattern is Pattern.NONCAUSAL_SELF:
-            back, _ = recurrent_scan(_before(rows), self._writes(1, k, v, context).reversed())
+            back, _ = recurrent_scan(before(rows), self._writes(1, k, v, context).reversed())
             assert back is not None
-            out = out + _after(back)
+            out = out + after(back)
         return self.finished(out[..., lag:, :], _own(q, k, v, context)).to(dtype)
 
     def reference(
@@ -130,8 +130,8 @@ class RecurrentAttention(Attention):
         rows = self.reading(F.pad(q, (0, 0, lag, 0)), k)
         out = recurrent_loop(rows, self._writes(0, k, v, context))
         if self.pattern is Pattern.NONCAUSAL_SELF:
-            back = recurrent_loop(_before(rows), self._writes(1, k, v, context).reversed())
-            out = out + _after(back)
+            back = recurrent_loop(before(rows), self._writes(1, k, v, context).reversed())
+            out = out + after(back)
         return self.finished(out[..., lag:, :], _own(q, k, v, context))
 
     @without_autocast
@@ -212,11 +212,11 @@ def _own(q: Tensor, k: Tensor, v: Tensor, context: AttentionContext | None) -> O
     return OwnTokens(q, k[..., lag:, :], v[..., lag:, :], context)
 
 
-def _before(rows: Tensor) -> Tensor:
+def before(rows: Tensor) -> Tensor:
     """Queries of a scan from the back, each put where the token after its own is written."""
     return F.pad(rows.flip(-2)[..., 1:, :], (0, 0, 0, 1))
 
 
-def _after(out: Tensor) -> Tensor:
+def after(out: Tensor) -> Tensor:
     """Outputs of such a scan in the order of tokens; the last one sees nothing from the back."""
     return F.pad(out[..., :-1, :], (0, 0, 1, 0)).flip(-2)

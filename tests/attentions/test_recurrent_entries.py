@@ -13,8 +13,8 @@ from tests.attentions.upstream import NEAR, flash_linear_attention, tokens_first
 LONG = 70
 PATTERNS = ["NS", "CS", "NC", "CC"]
 GATED = [
-    "comba", "deltanet", "gated-deltanet", "gated-deltaproduct", "gdn2", "gla", "kda", "mamba2-ssd",
-    "rwkv7",
+    "comba", "deltanet", "gated-deltanet", "gated-deltaproduct", "gdn2", "gla", "kda", "longhorn",
+    "mamba2-ssd", "mlstm", "precond-gdn", "rwkv7",
 ]  # fmt: skip
 SCALE = 5**-0.5
 
@@ -255,3 +255,62 @@ def test_later_layers_of_lightning_forget_more_slowly():
     spec = {"pattern": "CS", "heads": 3, "head_dim": 5, "layers": 4}
     later = cab.attention("lightning", layer_index=3, **spec).writers[0].rate
     assert (later.abs() < 1e-4 * rates[0].abs()).all()
+
+
+def test_precond_gdn_is_that_of_fla():
+    naive = flash_linear_attention("ops/precond_gated_delta_rule/naive.py")
+    attention, (q, k, v, c) = module("precond-gdn", "CS", norm=False), tokens()
+    writer = attention.writers[0]
+    _, (_, values, decay, beta) = given(attention, k, v, c)
+    of_use = [gate(c.key_input)[..., 0] for gate in (writer.use_decay, writer.use_beta)]
+    g_use, beta_use = tokens_first(*of_use)
+    want = naive.naive_recurrent_precond_gated_delta_rule(
+        *tokens_first(F.silu(q), F.silu(k)), values, g_use, decay, beta_use, beta[..., 0], x=1.5,
+    )  # fmt: skip
+    agrees(attention(q, k, v, c), want[0])
+
+
+def test_a_preconditioner_of_one_is_a_gated_deltanet():
+    q, k, v, c = tokens()
+    ours, theirs = module("precond-gdn", "NS"), module("gated-deltanet", "NS")
+    for a, b in zip(ours.writers, theirs.writers, strict=True):
+        a.load_state_dict(b.state_dict(), strict=False)
+        # Nothing is in use, and that is where the centre lies.
+        a.use_beta.most = 0.0
+        a.centre.data.fill_(torch.tensor(1e-6, dtype=torch.float64).log())
+    assert error(ours(q, k, v, c), theirs(q, k, v, c)) <= 1e-12
+
+
+def test_longhorn_solves_its_regression():
+    q, k, v, c = tokens(length=1)
+    attention = module("longhorn", "CS", norm=False)
+    k, v = 3 * k, 5 * v
+    d = attention.writers[0].beta(c.key_input)
+    state = attention.prefill(k, v, c).tensors["state"]
+    # The gradient of |S|^2 + d |v - S^T k|^2 is zero there.
+    k, v = F.silu(k), F.silu(v)
+    residual = v - k @ state
+    assert error(state, d * (k.mT @ residual)) <= 1e-12
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_mlstm_with_open_gates_is_normalised_linear_attention(pattern):
+    q, k, v, c = tokens()
+    attention = module("mlstm", pattern, norm=False)
+    for gates in attention.gates:
+        gates.project.weight.data.zero_()
+        gates.project.bias.data[:3], gates.project.bias.data[3:] = 80.0, 1.5
+    scores = (q @ k.mT) * SCALE * torch.tensor(1.5, dtype=torch.float64).exp()
+    parts = {"NS": [scores.tril(), scores.triu(1)], "CS": [scores.tril()]}.get(pattern, [scores])
+    want = sum(w @ v / w.sum(-1, keepdim=True).abs().clamp(min=1) for w in parts)
+    assert error(attention(q, k, v, c), want) <= 1e-9
+
+
+def test_input_gates_far_above_one_overflow_nothing():
+    q, k, v, c = tokens()
+    q, k = q.abs(), k.abs()  # a sum that cancels is ill-conditioned, with or without overflow
+    attention = module("mlstm", "CS", norm=False).float()
+    attention.gates[0].project.bias.data[3:] = 300.0
+    found = attention(*(x.float() for x in (q, k, v)), c)
+    assert found.isfinite().all()
+    assert error(found, attention.double().reference(q, k, v, c)) <= 1e-5

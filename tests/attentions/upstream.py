@@ -1,7 +1,7 @@
 """Plain-torch references that other packages publish, to hold our entries to.
 
-They are loaded by file: importing ``fla.ops`` needs triton and more. Most compute in float32 whatever
-they are given, so that they agree with ours to about 1e-5.
+They are loaded by file: importing ``fla.ops`` needs triton and more. Most compute in float32
+whatever they are given, so that they agree with ours to about 1e-5.
 """
 
 import importlib.util
