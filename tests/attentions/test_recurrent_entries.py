@@ -5,16 +5,17 @@ import torch
 from torch.nn import functional as F
 
 import cab
+from attentions.shared import ridge_states
 from attentions.shared.delta_rule import unit
 from cab import AttentionContext
-from tests.attentions.cases import draw, error, module, qkv
+from tests.attentions.cases import draw, error, gradients, module, qkv
 from tests.attentions.upstream import NEAR, flash_linear_attention, tokens_first
 
 LONG = 70
 PATTERNS = ["NS", "CS", "NC", "CC"]
 GATED = [
     "comba", "deltanet", "gated-deltanet", "gated-deltaproduct", "gdn2", "gla", "kda", "longhorn",
-    "mamba2-ssd", "mlstm", "precond-gdn", "rwkv7",
+    "mamba2-ssd", "mesanet", "mlstm", "precond-gdn", "rwkv7",
 ]  # fmt: skip
 SCALE = 5**-0.5
 
@@ -282,7 +283,7 @@ def test_a_preconditioner_of_one_is_a_gated_deltanet():
 
 
 def test_longhorn_solves_its_regression():
-    q, k, v, c = tokens(length=1)
+    _, k, v, c = tokens(length=1)
     attention = module("longhorn", "CS", norm=False)
     k, v = 3 * k, 5 * v
     d = attention.writers[0].beta(c.key_input)
@@ -314,3 +315,39 @@ def test_input_gates_far_above_one_overflow_nothing():
     found = attention(*(x.float() for x in (q, k, v)), c)
     assert found.isfinite().all()
     assert error(found, attention.double().reference(q, k, v, c)) <= 1e-5
+
+
+def test_mesanet_is_that_of_fla():
+    naive = flash_linear_attention("ops/mesa_net/naive.py")
+    attention, (q, k, v, c) = module("mesanet", "CS", norm=False), tokens()
+    decay, beta = attention.writers[0].project(c.key_input).split(3, dim=-1)
+    rows, keys, values = tokens_first(unit(q), unit(k), v)
+    gates = F.logsigmoid(decay), attention._ridge(q), beta.sigmoid()
+    want, *_ = naive.naive_mesa_net_exact(rows, keys, values, *gates)
+    agrees(attention(q, k, v, c), want)
+
+
+@pytest.mark.parametrize("pattern", ["NS", "NC", "CC"])
+def test_mesanet_without_gates_is_one_ridge_regression(pattern):
+    q, k, v, c = tokens()
+    attention = module("mesanet", pattern, norm=False)
+    for writer in attention.writers:
+        writer.project.weight.data.zero_()
+        writer.project.bias.data.fill_(80.0)
+    rows, keys = unit(q), unit(k)
+    ridge = torch.diag_embed(attention._ridge(q))
+    want = rows @ torch.linalg.solve(keys.mT @ keys + ridge, keys.mT @ v)
+    assert error(attention(q, k, v, c), want) <= 1e-12
+
+
+@pytest.mark.parametrize("pattern", ["NS", "CS"])
+def test_segments_of_mesanet_join_up(pattern, monkeypatch):
+    q, k, v, c = tokens()
+    attention = module("mesanet", pattern)
+    gradient = draw(v.shape, seed=2)[0]
+    want = gradients(lambda *x: attention(*x, c), [q, k, v], gradient)
+    monkeypatch.setattr(ridge_states, "_NUMBERS", 6 * 25 * 16)
+    got = gradients(lambda *x: attention(*x, c), [q, k, v], gradient)
+    assert error(got[0], want[0]) <= 1e-12
+    for found, wanted in zip(got[1], want[1], strict=True):
+        assert error(found, wanted) <= 1e-12
