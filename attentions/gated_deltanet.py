@@ -38,7 +38,7 @@ from cab import (
         time="L D^2",
         memory="L D",
         paper="Yang et al., Gated Delta Networks: Improving Mamba2 with Delta Rule",
-        year=2024,
+        year=2025,
         url="https://arxiv.org/abs/2412.06464",
         options=(
             Option("negative", False, "let beta reach 2: eigenvalues down to -1"),

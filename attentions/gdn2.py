@@ -1,5 +1,5 @@
-"""Gated DeltaNet-2: what is erased and what is written have gates of their own channels (arXiv
-2605.22791).
+"""Gated DeltaNet-2: what is erased and what is written have gates of their own channels
+(Hatamizadeh et al. 2026, arXiv 2605.22791).
 
     S_t = S' + k_t (w_t ∘ v_t - S'^T (b_t ∘ k_t))^T,   S' = diag(a_t) S_(t-1)
     o_t = q_t S_t / sqrt(D)
@@ -49,7 +49,8 @@ from cab import (
         },
         time="L D^2",
         memory="L D",
-        paper="Gated DeltaNet-2",
+        paper="Hatamizadeh et al., Gated DeltaNet-2: Decoupling Erase and Write in Linear "
+        "Attention",
         year=2026,
         url="https://arxiv.org/abs/2605.22791",
         options=(

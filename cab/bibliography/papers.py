@@ -71,6 +71,44 @@ PAPERS = (
         2020, "2006.16236", proceedings=_ICML,
     ),
     Paper(
+        "Sun, Yutao and Dong, Li and Huang, Shaohan and Ma, Shuming and Xia, Yuqing and Xue, "
+        "Jilong and Wang, Jianyong and Wei, Furu",
+        "Retentive Network: A Successor to Transformer for Large Language Models",
+        2023, "2307.08621",
+    ),
+    Paper(
+        "Qin, Zhen and Sun, Weigao and Li, Dong and Shen, Xuyang and Sun, Weixuan and Zhong, Yiran",
+        "Lightning Attention-2: A Free Lunch for Handling Unlimited Sequence Lengths in Large "
+        "Language Models",
+        2024, "2401.04658",
+    ),
+    Paper(
+        "Yang, Songlin and Wang, Bailin and Shen, Yikang and Panda, Rameswar and Kim, Yoon",
+        "Gated Linear Attention Transformers with Hardware-Efficient Training",
+        2024, "2312.06635", proceedings=_ICML,
+    ),
+    Paper(
+        "Dao, Tri and Gu, Albert",
+        "Transformers are SSMs: Generalized Models and Efficient Algorithms Through Structured "
+        "State Space Duality",
+        2024, "2405.21060", proceedings=_ICML,
+    ),
+    Paper(
+        "Yang, Songlin and Wang, Bailin and Zhang, Yu and Shen, Yikang and Kim, Yoon",
+        "Parallelizing Linear Transformers with the Delta Rule over Sequence Length",
+        2024, "2406.06484", proceedings=_NEURIPS,
+    ),
+    Paper(
+        "Yang, Songlin and Kautz, Jan and Hatamizadeh, Ali",
+        "Gated Delta Networks: Improving Mamba2 with Delta Rule",
+        2025, "2412.06464", proceedings=_ICLR,
+    ),
+    Paper(
+        "Hatamizadeh, Ali and Choi, Yejin and Kautz, Jan",
+        "Gated DeltaNet-2: Decoupling Erase and Write in Linear Attention",
+        2026, "2605.22791",
+    ),
+    Paper(
         "Zuo, Yifei and Yin, Yutong and Zeng, Zhichen and Li, Ang and Zhu, Banghua and "
         "Wang, Zhaoran",
         "Local Linear Attention: An Optimal Interpolation of Linear and Softmax Attention For "
