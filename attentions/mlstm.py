@@ -90,7 +90,7 @@ class MatrixLSTM(Attention):
         if self.pattern.cross:
             writes, most = self._writes(0, k, v, context)
             _, state = recurrent_scan(None, writes)
-            return self._normed(_means(q @ state, most[..., -1:])).to(dtype)
+            return self._normed(_means(q @ state, _last(most)[..., None])).to(dtype)
         lag = k.shape[-2] - q.shape[-2]
         rows = F.pad(q, (0, 0, lag, 0))
         writes, most = self._writes(0, k, v, context)
@@ -135,7 +135,7 @@ class MatrixLSTM(Attention):
         """The scaled state (B, H, D, Dv + 1), its last column n, and m (B, H), -inf if empty."""
         writes, most = self._writes(0, wide(k), wide(v), context)
         _, state = recurrent_scan(None, writes)
-        return DecodeState(k.shape[-2], {"state": state, "most": most[..., -1]})
+        return DecodeState(k.shape[-2], {"state": state, "most": _last(most)})
 
     @without_autocast
     def step(
@@ -231,6 +231,11 @@ class _Gates(nn.Module):
         gates = per_head(wide(self.project(cast(x, self.project))), 2 * self.heads)[..., 0]
         forget, let_in = gates.split(self.heads, dim=1)
         return F.logsigmoid(forget), let_in
+
+
+def _last(most: Tensor) -> Tensor:
+    """(B, H) m after all tokens."""
+    return F.pad(most, (1, 0), value=-math.inf)[..., -1]
 
 
 def _means(out: Tensor, most: Tensor) -> Tensor:

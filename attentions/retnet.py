@@ -118,7 +118,7 @@ class FixedDecay(Writer):
 
     def __init__(self, logarithms: Tensor) -> None:
         super().__init__()
-        self.register_buffer("rate", logarithms[:, None, None], persistent=False)
+        self.register_buffer("rate", logarithms[:, None, None])
         self.rate: Tensor
 
     def forward(self, k: Tensor, v: Tensor, context: AttentionContext | None) -> Writes:

@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Collection
 from pathlib import Path
 
+from cab.convolved.name import parse_target
 from cab.definitions.closure import Closure, Reached
 from cab.definitions.names import look_again
 from cab.hybrids.formula import is_formula, parse
@@ -44,6 +45,8 @@ TASK_METHODS = frozenset(
 
 HYBRID = "cab.hybrids.module:hybrid_class"
 """What chooses the part of a hybrid for a layer"""
+CONVOLVED = "cab.convolved.module:ConvolvedAttention"
+"""What puts a convolution before a mechanism"""
 EXPERIMENT = "runners.experiment:Experiment"
 """What builds, trains and tests a model"""
 EXPERIMENT_STAGES = ("build", "train", "modify", "test", "references")
@@ -64,7 +67,8 @@ _RUNNERS = {
 
 def attention_hash(target: str, kind: str, cache: PlanCache | None = None) -> str:
     """Hash of a mechanism, ``module:Class`` or ``/path/file.py:Class``. Of a hybrid, whose target
-    is a formula of these: of its parts in their order, with their options and layers.
+    is a formula of these: of its parts in their order, with their options and layers. Of one
+    behind a convolution: of both, with the width.
 
     Args:
         target: where the class lies.
@@ -73,10 +77,15 @@ def attention_hash(target: str, kind: str, cache: PlanCache | None = None) -> st
     """
     used = TRAINING_METHODS if kind == "quality" else MEASURING_METHODS
     if not is_formula(target):
-        return code_hash(target, used, cache)
+        convolved = parse_target(target)
+        if convolved is None:
+            return code_hash(target, used, cache)
+        inner, width = convolved
+        words = [code_hash(CONVOLVED, used, cache), attention_hash(inner, kind, cache), str(width)]
+        return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
     words = [code_hash(HYBRID, (), cache)]
     words += [
-        f"{code_hash(part.name, used, cache)} {part.layers} {sorted(part.options.items())}"
+        f"{attention_hash(part.name, kind, cache)} {part.layers} {sorted(part.options.items())}"
         for part in parse(target)
     ]
     return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]

@@ -14,9 +14,10 @@ from pathlib import Path
 from cab.candidate import Candidate, candidate_of, choose_candidates
 from cab.chosen_task import ChosenTask, choose_tasks
 from cab.controls import BASELINE, CONTROLS, MEASURES, QUALITY
+from cab.convolved.name import convolved_name
 from cab.errors import UsageError
-from cab.hybrids.formula import parse
-from cab.info import OptionValue, Scale
+from cab.hybrids.formula import formula_of, parse
+from cab.info import Kind, OptionValue, Scale
 from cab.patterns import Pattern
 from cab.plan_hashes import PlanHashes
 from cab.registries import ALL, ATTENTIONS
@@ -34,6 +35,8 @@ class Request:
     """Names, abbreviations, or ``all``"""
     hybrids: Sequence[str] = ()
     """Formulas, as in ``lla:1,linear-elu:3``"""
+    conv: int = 0
+    """Width of the convolution before candidates; 0: none"""
     tasks: Sequence[str] = ()
     """Ids; empty: every task that has slots of the pattern"""
     scale: str = "small"
@@ -89,9 +92,7 @@ def resolve_request(request: Request) -> Lineup:
             raise UsageError(f"unknown measure {measure!r}; choose from {', '.join(MEASURES)}")
     patterns = chosen_patterns(request.patterns)
     hashes = PlanHashes()
-    for formula in request.hybrids:
-        parse(formula)
-    names = [*request.attentions, *request.hybrids]
+    names = _names(request)
     candidates, notes = choose_candidates(names, request.options, request.preset, hashes)
     if request.adversarial:
         if QUALITY not in request.measures:
@@ -134,6 +135,26 @@ def resolve_request(request: Request) -> Lineup:
         notes=notes,
         hashes=hashes,
     )
+
+
+def _names(request: Request) -> list[str]:
+    """What candidates are called, behind a convolution where one is asked for.
+
+    Raises:
+        UsageError: a formula is none, or a width.
+    """
+    parts = [parse(formula) for formula in request.hybrids]
+    if not request.conv:
+        return [*request.attentions, *request.hybrids]
+    names = list(request.attentions)
+    if ALL in names:
+        every = ATTENTIONS.entries().values()
+        names = [entry.id for entry in every if entry.info.kind is not Kind.MODIFIER]
+    convolved = [
+        formula_of([replace(part, name=convolved_name(part.name, request.conv)) for part in found])
+        for found in parts
+    ]
+    return [*(convolved_name(name, request.conv) for name in names), *convolved]
 
 
 def _stretching(request: Request) -> dict[str, OptionValue]:

@@ -11,7 +11,7 @@ A mechanism says what a token writes (`RecurrentAttention.writer`), and how quer
   weigh more: that is what such a state is, and one reason to measure it there.
 
 A masked token does nothing to the state. Where decays count places and not what a token holds
-(`Writer.counts_places`), they go on over masked tokens, but not over padding behind the last one.
+(`Writer.counts_places`), they go on over masked tokens, but not behind the last one of a source.
 """
 
 from __future__ import annotations
@@ -191,11 +191,11 @@ class RecurrentAttention(Attention):
             return writes
         if not writer.counts_places:
             return writes.without(~mask)
-        # Decays go on, but for padding that would be written last.
-        end = valid_lengths(mask.flip(-1) if direction else mask)[:, None]
-        places = torch.arange(mask.shape[-1], device=mask.device)
-        going_on = places.flip(0) < end if direction else places < end
-        return writes.without(~going_on).only(mask)
+        if self.pattern.cross:
+            # No time passes behind the last token of a source.
+            places = torch.arange(mask.shape[-1], device=mask.device)
+            writes = writes.without(places >= valid_lengths(mask)[:, None])
+        return writes.only(mask)
 
 
 def _wide(*tensors: Tensor) -> tuple[Tensor, ...]:

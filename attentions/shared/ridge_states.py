@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from attentions.shared.decayed_scan import decayed_scan
-from attentions.shared.first_order import first_derivatives_only
 from attentions.shared.recompute import recomputed
 
 _NUMBERS = 1 << 22
@@ -100,17 +99,21 @@ def _solved(q: Tensor, diagonal: Tensor, *tensors: Tensor) -> Tensor:
 
 
 class _Solve(torch.autograd.Function):
+    """Has derivatives of every order."""
+
     @staticmethod
     def forward(ctx: Any, matrix: Tensor, right: Tensor) -> Tensor:
         factor, failed = torch.linalg.cholesky_ex(matrix)
         solution = torch.cholesky_solve(right, factor)
         solution = solution.masked_fill((failed != 0)[..., None, None], float("nan"))
-        ctx.save_for_backward(matrix, right, factor, solution)
+        ctx.save_for_backward(matrix, factor, solution)
         return solution
 
     @staticmethod
-    @first_derivatives_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        _, _, factor, solution = ctx.saved_tensors
-        back = torch.cholesky_solve(grad, factor)
+        matrix, factor, solution = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            back = spd_solve(matrix, grad)
+        else:
+            back = torch.cholesky_solve(grad, factor)
         return -back @ solution.mT, back

@@ -99,6 +99,15 @@ def run(
     ] = "quality,latency,memory",
     option: AttentionOptions = None,
     preset: Preset = "",
+    conv: Annotated[
+        int | None,
+        whole(
+            "--conv",
+            "Width of a short convolution before the candidates' q, k and v, as in 4; entries of "
+            "their own, such as lla@conv4.",
+            most=64,
+        ),
+    ] = None,
     adversarial: Annotated[
         float | None,
         arguments.size(
@@ -166,6 +175,7 @@ def run(
         run_command(
             attentions=attn or [],
             hybrids=hybrid or [],
+            conv=conv or 0,
             patterns=pattern,
             tasks=task or [],
             scale=scale,

@@ -32,6 +32,7 @@ def run_command(
     *,
     attentions: list[str],
     hybrids: list[str],
+    conv: int,
     patterns: list[str],
     tasks: list[str],
     scale: str,
@@ -80,6 +81,7 @@ def run_command(
     request = Request(
         attentions=attentions,
         hybrids=hybrids,
+        conv=conv,
         patterns=patterns,
         tasks=tasks,
         scale=scale,

@@ -1,9 +1,12 @@
-"""The registry of attentions: entries, and the hybrids that formulas make of them."""
+"""The registry of attentions: entries, the hybrids that formulas make of them, and any of these
+behind a short convolution.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+from cab.convolved.name import convolved_info, parse_name, parse_target, target_of
 from cab.errors import CabError
 from cab.hybrids.formula import cycle_of, is_formula, parse
 from cab.hybrids.record import hybrid_info, hybrid_target, members_of
@@ -13,7 +16,9 @@ from cab.registry import Entry, Registry
 
 
 class AttentionRegistry(Registry[AttentionInfo]):
-    """Takes a formula (`cab.hybrids.formula`) wherever it takes the name of an entry."""
+    """Takes a formula (`cab.hybrids.formula`), and a name with ``@conv4`` behind it
+    (`cab.convolved.name`), wherever it takes the name of an entry.
+    """
 
     def resolve(self, name: str) -> Entry[AttentionInfo]:
         """The entry of an id, of ``file.py:Class``, of ``module:Class`` or of a formula of these.
@@ -23,7 +28,7 @@ class AttentionRegistry(Registry[AttentionInfo]):
             UsageError: a formula that makes no sense.
         """
         if not is_formula(name):
-            return super().resolve(name)
+            return self._convolved(name) or super().resolve(name)
         members = members_of(name, self)
         info = hybrid_info(members)
         return Entry(info.id, hybrid_target(members), info, None)
@@ -31,11 +36,17 @@ class AttentionRegistry(Registry[AttentionInfo]):
     def class_at(self, target: str) -> type[Any]:
         """See `cab.registry.Registry.class_at`."""
         if not is_formula(target):
-            return super().class_at(target)
+            found = parse_target(target)
+            if found is None:
+                return super().class_at(target)
+            from cab.convolved.module import convolved_class
+
+            inner = self.class_at(found[0])
+            return convolved_class(inner, convolved_info(inner.info, found[1]), found[1])
         from cab.hybrids.module import hybrid_class
 
         parts = parse(target)
-        classes = {part.name: super(AttentionRegistry, self).class_at(part.name) for part in parts}
+        classes = {part.name: self.class_at(part.name) for part in parts}
         cycle = [
             (classes[part.name], resolve_options(classes[part.name].info, part.options))
             for part in cycle_of(parts)
@@ -47,7 +58,13 @@ class AttentionRegistry(Registry[AttentionInfo]):
         imported, whatever the name: it may come from anyone's results.
         """
         if not is_formula(name):
-            return self.entries().get(name)
+            found = parse_name(name)
+            if found is None or found[0] not in self.entries():
+                return self.entries().get(name)
+            try:
+                return self._convolved(name)
+            except CabError:
+                return None
         return self.resolve(name) if self.parts_of(name) else None
 
     def parts_of(self, name: str) -> list[Entry[AttentionInfo]]:
@@ -65,3 +82,12 @@ class AttentionRegistry(Registry[AttentionInfo]):
         except CabError:
             return []
         return list({m.entry.id: m.entry for m in members}.values())
+
+    def _convolved(self, name: str) -> Entry[AttentionInfo] | None:
+        """The entry of a name that ends with a convolution; None where it does not."""
+        found = parse_target(name) or parse_name(name)
+        if found is None:
+            return None
+        inner = self.resolve(found[0])
+        info = convolved_info(inner.info, found[1])
+        return Entry(info.id, target_of(inner.target, found[1]), info, None)
