@@ -246,4 +246,9 @@ PAPERS = (
         "Symbol as Points: Panoptic Symbol Spotting via Point-based Representation",
         2024, "2401.10556", proceedings=_ICLR,
     ),
+    Paper(
+        "Tan, Shawn and Yang, Songlin and Courville, Aaron and Panda, Rameswar and Shen, Yikang",
+        "Scaling Stick-Breaking Attention: An Efficient Implementation and In-depth Study",
+        2025, "2410.17980", proceedings=_ICLR,
+    ),
 )  # fmt: skip
