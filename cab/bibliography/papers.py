@@ -251,4 +251,9 @@ PAPERS = (
         "Scaling Stick-Breaking Attention: An Efficient Implementation and In-depth Study",
         2025, "2410.17980", proceedings=_ICLR,
     ),
+    Paper(
+        "Vasylenko, Pavlo and Pitorro, Hugo and Martins, André F. T. and Treviso, Marcos",
+        "Long-Context Generalization with Sparse Attention",
+        2026, "2506.16640", proceedings=_ICLR,
+    ),
 )  # fmt: skip
