@@ -1,5 +1,5 @@
 """Adaptive-scalable entmax: sparse weights at a temperature that learns how to follow the length
-(Vasylenko et al. 2025, arXiv 2506.16640).
+(Vasylenko et al. 2026, arXiv 2506.16640).
 
     o_i = sum_j p_ij v_j,   p_i = entmax_alpha(t_i q_i·k_j / sqrt(D))
     t_i = delta + beta_i ln(n_i + 1)^gamma_i,   beta_i = softplus(w_beta·x_i),
@@ -72,7 +72,7 @@ _PER_PAIR = 40
         time="L^2 D",
         memory="L",
         paper="Vasylenko et al., Long-Context Generalization with Sparse Attention",
-        year=2025,
+        year=2026,
         url="https://arxiv.org/abs/2506.16640",
         options=(
             Option("alpha", 1.5, "1 is softmax, 2 is sparsemax", least=1.0, most=2.0),

@@ -1,5 +1,5 @@
 """Stick-breaking attention: each query breaks weight off a stick, from the nearest key backwards
-(Tan et al. 2024, arXiv 2410.17980).
+(Tan et al. 2025, arXiv 2410.17980).
 
     o_i = sum_(j < i) A_ij v_j,   A_ij = sigmoid(z_ij) prod_(j < l < i) (1 - sigmoid(z_il))
     z_ij = q_i·k_j / sqrt(D)
@@ -71,7 +71,7 @@ _PER_PAIR = 8
         memory="L",
         paper="Tan et al., Scaling Stick-Breaking Attention: An Efficient Implementation and "
         "In-depth Study",
-        year=2024,
+        year=2025,
         url="https://arxiv.org/abs/2410.17980",
         options=(Option("current", False, "in self attention a token sees itself, and first"),),
     )
