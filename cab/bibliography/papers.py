@@ -256,4 +256,8 @@ PAPERS = (
         "Long-Context Generalization with Sparse Attention",
         2026, "2506.16640", proceedings=_ICLR,
     ),
+    Paper(
+        "Leviathan, Yaniv and Kalman, Matan and Matias, Yossi",
+        "Selective Attention Improves Transformer", 2025, "2410.02703", proceedings=_ICLR,
+    ),
 )  # fmt: skip
