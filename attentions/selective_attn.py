@@ -142,9 +142,7 @@ class SelectiveAttention(Attention):
                 "selective-attn sums over all queries before a token: give as many as keys"
             )
 
-    def _may(
-        self, q: Tensor, k: Tensor, context: AttentionContext | None
-    ) -> tuple[Tensor, Tensor]:
+    def _may(self, q: Tensor, k: Tensor, context: AttentionContext | None) -> tuple[Tensor, Tensor]:
         """(B or 1, Lq) bool, queries that may mask keys; (B or 1, Lk) bool, keys that they may."""
         context = AttentionContext() if context is None else context
         maskable = context.key_mask
