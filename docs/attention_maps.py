@@ -38,6 +38,7 @@ SETTINGS: Mapping[str, Mapping[str, OptionValue]] = {
     "inward-swa": {"radius": 3, "radius_height": 1, "radius_width": 1},
     "l2vit": {"window": 6, "form": "alternate"},
     "lara": {"landmarks": 6},
+    "linformer": {"rows": 4, "places": 24},
     "local": {"window": 4},
     "local-attender": {"radius": 2},
     "long-short": {"landmarks": 3, "window": 3, "chunk": 4, "causal_window": 4},

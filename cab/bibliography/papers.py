@@ -260,4 +260,8 @@ PAPERS = (
         "Leviathan, Yaniv and Kalman, Matan and Matias, Yossi",
         "Selective Attention Improves Transformer", 2025, "2410.02703", proceedings=_ICLR,
     ),
+    Paper(
+        "Wang, Sinong and Li, Belinda Z. and Khabsa, Madian and Fang, Han and Ma, Hao",
+        "Linformer: Self-Attention with Linear Complexity", 2020, "2006.04768",
+    ),
 )  # fmt: skip
