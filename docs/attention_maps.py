@@ -51,6 +51,7 @@ SETTINGS: Mapping[str, Mapping[str, OptionValue]] = {
     "pt-vector": {"neighbours": 5},
     "rat": {"chunk": 4},
     "rectified-spa": {"block": 3, "density": 0.3, "neighbors": 0},
+    "reformer-lsh": {"rounds": 1, "buckets": 4, "chunk": 4},
     "relay-glra": {"unit": 6, "relays": 1},
     "routing": {"clusters": 3, "window": 8},
     "softmax+var-redist": {"tau": 0.8},

@@ -264,4 +264,8 @@ PAPERS = (
         "Wang, Sinong and Li, Belinda Z. and Khabsa, Madian and Fang, Han and Ma, Hao",
         "Linformer: Self-Attention with Linear Complexity", 2020, "2006.04768",
     ),
+    Paper(
+        "Kitaev, Nikita and Kaiser, Łukasz and Levskaya, Anselm",
+        "Reformer: The Efficient Transformer", 2020, "2001.04451", proceedings=_ICLR,
+    ),
 )  # fmt: skip
