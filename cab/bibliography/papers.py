@@ -268,4 +268,10 @@ PAPERS = (
         "Kitaev, Nikita and Kaiser, Łukasz and Levskaya, Anselm",
         "Reformer: The Efficient Transformer", 2020, "2001.04451", proceedings=_ICLR,
     ),
+    Paper(
+        "Yang, Songlin and Shen, Yikang and Wen, Kaiyue and Tan, Shawn and Mishra, Mayank and "
+        "Ren, Liliang and Panda, Rameswar and Kim, Yoon",
+        "PaTH Attention: Position Encoding via Accumulating Householder Transformations",
+        2025, "2505.16381", proceedings=_NEURIPS,
+    ),
 )  # fmt: skip
