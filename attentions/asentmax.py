@@ -75,7 +75,7 @@ _PER_PAIR = 40
         year=2026,
         url="https://arxiv.org/abs/2506.16640",
         options=(
-            Option("alpha", 1.5, "1 is softmax, 2 is sparsemax", least=1.0, most=2.0),
+            Option("alpha", 1.5, "1 is softmax, 2 is sparsemax", least=1, most=2),
             Option(
                 "temperature",
                 "adaptive",

@@ -75,8 +75,8 @@ _EPS = 1e-6
                 "rotary",
                 0.33,
                 "share of a head's channels that are rotated by place, in self attention",
-                least=0.0,
-                most=1.0,
+                least=0,
+                most=1,
             ),
         ),
     )
@@ -125,8 +125,8 @@ class MultiHeadLatentAttention(SoftmaxAttention):
         values = [latent @ up.mT for up in up_v]
         queries = self._queries(q, places[..., k.shape[-2] - q.shape[-2] :])
         mask = visible(self.pattern, q.shape[-2], k.shape[-2], context, q.device)
-        stacked = (torch.stack(x, dim=1) for x in (keys, values))
-        return exact_softmax_attention(queries, *stacked, mask).to(v.dtype)
+        out = exact_softmax_attention(queries, torch.stack(keys, 1), torch.stack(values, 1), mask)
+        return out.to(v.dtype)
 
     @without_autocast
     def prefill(self, k: Tensor, v: Tensor, context: AttentionContext | None = None) -> DecodeState:

@@ -39,7 +39,7 @@ from torch.nn import functional as F
 
 from attentions.shared.autocast import without_autocast
 from attentions.shared.layer_inputs import key_input
-from attentions.shared.masks import visible
+from attentions.shared.masks import causal_mask
 from attentions.shared.positions import at_positions, prompt_at_positions
 from attentions.shared.recompute import recomputed
 from attentions.softmax import softmax_flops
@@ -164,9 +164,9 @@ class PathAttention(Attention):
             if i >= lag:
                 scores = q[..., i - lag : i - lag + 1, :] @ past.mT
                 rows.append(F.pad(scores, (0, k.shape[-2] - 1 - i)))
-        mask = visible(self.pattern, q.shape[-2], k.shape[-2], context, q.device)
         scores = torch.cat(rows, dim=-2) * q.shape[-1] ** -0.5
-        weights = scores.masked_fill(~mask, -torch.inf).softmax(-1).masked_fill(~mask, 0.0)
+        hidden = _hidden(scores, None if context is None else context.key_mask)
+        weights = scores.masked_fill(hidden, -torch.inf).softmax(-1).masked_fill(hidden, 0.0)
         return weights.to(v.dtype) @ v
 
     @without_autocast
@@ -316,7 +316,11 @@ def _attend(
     if carried:
         before = torch.stack(carried[::-1], dim=2) @ keys.mT
         scores = torch.cat([before.transpose(2, 3).flatten(3), inside], dim=-1)
-    context = None if mask is None else AttentionContext(key_mask=mask)
-    seen = visible(Pattern.CAUSAL_SELF, *scores.shape[-2:], context, q.device)
-    scores = (scores * scale).masked_fill(~seen, -torch.inf)
-    return scores.softmax(-1).masked_fill(~seen, 0.0) @ v
+    hidden = _hidden(scores, mask)
+    return (scores * scale).masked_fill(hidden, -torch.inf).softmax(-1).masked_fill(hidden, 0.0) @ v
+
+
+def _hidden(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """Whether the last queries of a sequence do not see a key, broadcastable to (B, H, Lq, Lk)."""
+    seen = causal_mask(scores.shape[-2], scores.shape[-1], scores.device)
+    return ~(seen if mask is None else seen & mask[:, None, None, :])
