@@ -4,7 +4,7 @@ al. 2025, arXiv 2410.02703).
     o_i = sum_j softmax_j(z_ij - F_ij) v_j,   z_ij = q_i·k_j / sqrt(D)
     F_ij = sum_(l < i) S_lj,   S_lj = max(0, z_lj of head 0)
 
-over the keys j that row i sees (section 3). What head 0 of token l finds in key j is taken off the
+over the keys j that row i sees. What head 0 of token l finds in key j is taken off the
 scores of j for all tokens after l, in all heads, head 0 among them: F is one matrix of a layer. S
 is zero at the first token, which is never masked, at j = l, as no token masks itself, and at keys
 that l does not see. There are no parameters. Where no score of head 0 is positive it is softmax
@@ -18,8 +18,8 @@ attention.
   queries.
 
 Blocks of queries are done one after the other, and again in the backward pass. They hand F on, a
-number for every key, of which one is kept for each block. The paper also trains with a loss that
-makes F large and drops keys by it; both are left out.
+number for every key, which is kept for each block. The paper also drops keys by their F, and trains
+with a loss that makes it large; both are left out.
 """
 
 from __future__ import annotations

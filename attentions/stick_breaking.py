@@ -4,12 +4,11 @@
     o_i = sum_(j < i) A_ij v_j,   A_ij = sigmoid(z_ij) prod_(j < l < i) (1 - sigmoid(z_il))
     z_ij = q_i·k_j / sqrt(D)
 
-over the keys j before token i (sections 2 and 3). Of what nearer keys have left of a stick of
-length 1, key j takes the part sigmoid(z_ij). Weights of a row add up to at most 1, the rest belongs
-to no key, and as a key takes its part before all that are further away, order is told without
-position codes. A token does not see itself, so the first one sees nothing and gives zeros; with
-``current`` it does, as in an option of the authors' kernels. Theirs may also give the rest of the
-stick to the token's own value, which is left out here.
+over the keys j before token i. Of what nearer keys have left of a stick of length 1, key j takes
+the part sigmoid(z_ij). Weights of a row add up to at most 1, the rest belongs to no key, and as a
+key takes its part before all that are further away, order is told without position codes. A token
+does not see itself, so the first one sees nothing and gives zeros; with ``current`` it does, as an
+option of public kernels has it. What they also return, the rest of the stick, is not used here.
 
 In log space a weight is ln sigmoid(z_ij) + sum_l ln sigmoid(-z_il), where the sum over the nearer
 keys is exclusive and taken from the nearest on: large terms of far keys are then not in the sums
