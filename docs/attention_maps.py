@@ -4,7 +4,8 @@ The map is the derivative of output i by value j, from the mechanism's own code,
 an output is a weighted sum of the values, that is the weight. Tokens are of three kinds, in runs;
 queries and keys of one kind point the same way, so that what goes by content shows blocks and what
 goes by place shows bands. Parameters are those that a fixed seed begins with. Everything is in
-float64, and differences of outputs are exact where outputs are linear in the values.
+float64, and differences of outputs are exact where outputs are linear in the values. Entries whose
+values come from the layer's input are differentiated by that.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ LAYERS = {"l2vit": 0}
 """Layer to draw, where layers take turns"""
 LENGTHS = {"psa": 32}
 GRIDS = {"inward-swa": (4, 6), "paro": (4, 6)}
+OF_INPUTS = ("mla",)
+"""Entries that make values from the layer's input: its first channels change in their place"""
 UPSAMPLED = ("local-attender",)
 """Entries whose cross attention has more queries than keys"""
 
@@ -95,7 +98,7 @@ def attention_map(cls: type[Attention], pattern: Pattern) -> Map:
     switches = module.switches()
     if switches is not None:
         switches.fill_(True)
-    derivative = _derivative(module, q, k, v, context)
+    derivative = _derivative(module, q, k, v, context, by_input=info.id in OF_INPUTS)
     weights = derivative.diagonal(dim1=-2, dim2=-1).mean(-1)
     rest = derivative - weights[..., None, None] * torch.eye(DIM, dtype=torch.float64)
     if rest.norm() <= _ALIKE * derivative.norm():
@@ -162,7 +165,13 @@ def _tokens(length: int, generator: torch.Generator, sinks: list[int]) -> tuple[
 
 @torch.no_grad()
 def _derivative(
-    module: Attention, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext
+    module: Attention,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    context: AttentionContext,
+    *,
+    by_input: bool = False,
 ) -> Tensor:
     """(Lq, Lk, Dv of the output, Dv of the value) of the first head, by central differences.
 
@@ -173,11 +182,15 @@ def _derivative(
     steps = torch.zeros(count, length, width, dtype=v.dtype)
     steps.view(count, count).fill_diagonal_(_STEP)
     values = v.repeat(2 * count, 1, 1, 1)
-    values[:, 0] += torch.cat([steps, -steps])
+    if not by_input:
+        values[:, 0] += torch.cat([steps, -steps])
     batch = {
         name: x.expand(2 * count, *x.shape[1:]) if isinstance(x, Tensor) else x
         for name, x in vars(context).items()
     }
+    if by_input:
+        batch["key_input"] = batch["key_input"].clone()
+        batch["key_input"][..., :width] += torch.cat([steps, -steps])
     heads = (x.expand(2 * count, -1, -1, -1) for x in (q, k))
     out = module(*heads, values, AttentionContext(**batch))[:, 0]
     change = (out[:count] - out[count:]) / (2 * _STEP)
