@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -184,7 +185,7 @@ def _derivative(
     values = v.repeat(2 * count, 1, 1, 1)
     if not by_input:
         values[:, 0] += torch.cat([steps, -steps])
-    batch = {
+    batch: dict[str, Any] = {
         name: x.expand(2 * count, *x.shape[1:]) if isinstance(x, Tensor) else x
         for name, x in vars(context).items()
     }
