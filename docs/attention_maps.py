@@ -4,13 +4,15 @@ The map is the derivative of output i by value j, from the mechanism's own code,
 an output is a weighted sum of the values, that is the weight. Tokens are of three kinds, in runs;
 queries and keys of one kind point the same way, so that what goes by content shows blocks and what
 goes by place shows bands. Parameters are those that a fixed seed begins with. Everything is in
-float64, and differences of outputs are exact where outputs are linear in the values.
+float64, and differences of outputs are exact where outputs are linear in the values. Entries whose
+values come from the layer's input are differentiated by that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,6 +40,7 @@ SETTINGS: Mapping[str, Mapping[str, OptionValue]] = {
     "inward-swa": {"radius": 3, "radius_height": 1, "radius_width": 1},
     "l2vit": {"window": 6, "form": "alternate"},
     "lara": {"landmarks": 6},
+    "linformer": {"rows": 4, "places": 24},
     "local": {"window": 4},
     "local-attender": {"radius": 2},
     "long-short": {"landmarks": 3, "window": 3, "chunk": 4, "causal_window": 4},
@@ -50,6 +53,7 @@ SETTINGS: Mapping[str, Mapping[str, OptionValue]] = {
     "pt-vector": {"neighbours": 5},
     "rat": {"chunk": 4},
     "rectified-spa": {"block": 3, "density": 0.3, "neighbors": 0},
+    "reformer-lsh": {"rounds": 1, "buckets": 4, "chunk": 4},
     "relay-glra": {"unit": 6, "relays": 1},
     "routing": {"clusters": 3, "window": 8},
     "softmax+var-redist": {"tau": 0.8},
@@ -60,6 +64,8 @@ LAYERS = {"l2vit": 0}
 """Layer to draw, where layers take turns"""
 LENGTHS = {"psa": 32}
 GRIDS = {"inward-swa": (4, 6), "paro": (4, 6)}
+OF_INPUTS = ("mla",)
+"""Entries that make values from the layer's input: its first channels change in their place"""
 UPSAMPLED = ("local-attender",)
 """Entries whose cross attention has more queries than keys"""
 
@@ -93,7 +99,7 @@ def attention_map(cls: type[Attention], pattern: Pattern) -> Map:
     switches = module.switches()
     if switches is not None:
         switches.fill_(True)
-    derivative = _derivative(module, q, k, v, context)
+    derivative = _derivative(module, q, k, v, context, by_input=info.id in OF_INPUTS)
     weights = derivative.diagonal(dim1=-2, dim2=-1).mean(-1)
     rest = derivative - weights[..., None, None] * torch.eye(DIM, dtype=torch.float64)
     if rest.norm() <= _ALIKE * derivative.norm():
@@ -160,7 +166,13 @@ def _tokens(length: int, generator: torch.Generator, sinks: list[int]) -> tuple[
 
 @torch.no_grad()
 def _derivative(
-    module: Attention, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext
+    module: Attention,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    context: AttentionContext,
+    *,
+    by_input: bool = False,
 ) -> Tensor:
     """(Lq, Lk, Dv of the output, Dv of the value) of the first head, by central differences.
 
@@ -171,11 +183,15 @@ def _derivative(
     steps = torch.zeros(count, length, width, dtype=v.dtype)
     steps.view(count, count).fill_diagonal_(_STEP)
     values = v.repeat(2 * count, 1, 1, 1)
-    values[:, 0] += torch.cat([steps, -steps])
-    batch = {
+    if not by_input:
+        values[:, 0] += torch.cat([steps, -steps])
+    batch: dict[str, Any] = {
         name: x.expand(2 * count, *x.shape[1:]) if isinstance(x, Tensor) else x
         for name, x in vars(context).items()
     }
+    if by_input:
+        batch["key_input"] = batch["key_input"].clone()
+        batch["key_input"][..., :width] += torch.cat([steps, -steps])
     heads = (x.expand(2 * count, -1, -1, -1) for x in (q, k))
     out = module(*heads, values, AttentionContext(**batch))[:, 0]
     change = (out[:count] - out[count:]) / (2 * _STEP)

@@ -284,4 +284,32 @@ PAPERS = (
         "Symbol as Points: Panoptic Symbol Spotting via Point-based Representation",
         2024, "2401.10556", proceedings=_ICLR,
     ),
+    Paper(
+        "Tan, Shawn and Yang, Songlin and Courville, Aaron and Panda, Rameswar and Shen, Yikang",
+        "Scaling Stick-Breaking Attention: An Efficient Implementation and In-depth Study",
+        2025, "2410.17980", proceedings=_ICLR,
+    ),
+    Paper(
+        "Vasylenko, Pavlo and Pitorro, Hugo and Martins, André F. T. and Treviso, Marcos",
+        "Long-Context Generalization with Sparse Attention",
+        2026, "2506.16640", proceedings=_ICLR,
+    ),
+    Paper(
+        "Leviathan, Yaniv and Kalman, Matan and Matias, Yossi",
+        "Selective Attention Improves Transformer", 2025, "2410.02703", proceedings=_ICLR,
+    ),
+    Paper(
+        "Wang, Sinong and Li, Belinda Z. and Khabsa, Madian and Fang, Han and Ma, Hao",
+        "Linformer: Self-Attention with Linear Complexity", 2020, "2006.04768",
+    ),
+    Paper(
+        "Kitaev, Nikita and Kaiser, Łukasz and Levskaya, Anselm",
+        "Reformer: The Efficient Transformer", 2020, "2001.04451", proceedings=_ICLR,
+    ),
+    Paper(
+        "Yang, Songlin and Shen, Yikang and Wen, Kaiyue and Tan, Shawn and Mishra, Mayank and "
+        "Ren, Liliang and Panda, Rameswar and Kim, Yoon",
+        "PaTH Attention: Position Encoding via Accumulating Householder Transformations",
+        2025, "2505.16381", proceedings=_NEURIPS,
+    ),
 )  # fmt: skip
