@@ -54,6 +54,7 @@ SETTINGS: Mapping[str, Mapping[str, OptionValue]] = {
     "routing": {"clusters": 3, "window": 8},
     "softmax+var-redist": {"tau": 0.8},
     "superlinear": {"sw_index": 1, "spans": 1, "span_power": 0.25},
+    "swa-sink": {"sinks": 2, "window": 4},
 }  # fmt: skip
 """Options as small as the example, where the default ones would let every query see every key"""
 LAYERS = {"l2vit": 0}

@@ -246,4 +246,9 @@ PAPERS = (
         "Symbol as Points: Panoptic Symbol Spotting via Point-based Representation",
         2024, "2401.10556", proceedings=_ICLR,
     ),
+    Paper(
+        "Xiao, Guangxuan and Tian, Yuandong and Chen, Beidi and Han, Song and Lewis, Mike",
+        "Efficient Streaming Language Models with Attention Sinks", 2024, "2309.17453",
+        proceedings=_ICLR,
+    ),
 )  # fmt: skip
