@@ -41,6 +41,7 @@ SETTINGS: Mapping[str, Mapping[str, OptionValue]] = {
     "local": {"window": 4},
     "local-attender": {"radius": 2},
     "long-short": {"landmarks": 3, "window": 3, "chunk": 4, "causal_window": 4},
+    "moba": {"block": 4, "topk": 2},
     "neighborhood": {"window": 7},
     "nystromformer": {"landmarks": 6},
     "paro": {"block": 4, "density": 0.25},

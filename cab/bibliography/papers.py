@@ -251,4 +251,12 @@ PAPERS = (
         "Efficient Streaming Language Models with Attention Sinks", 2024, "2309.17453",
         proceedings=_ICLR,
     ),
+    Paper(
+        "Lu, Enzhe and Jiang, Zhejun and Liu, Jingyuan and Du, Yulun and Jiang, Tao and Hong, Chao "
+        "and Liu, Shaowei and He, Weiran and Yuan, Enming and Wang, Yuzhi and Huang, Zhiqi and "
+        "Yuan, Huan and Xu, Suting and Xu, Xinran and Lai, Guokun and Chen, Yanru and "
+        "Zheng, Huabin and Yan, Junjie and Su, Jianlin and Wu, Yuxin and Zhang, Neo Y. and "
+        "Yang, Zhilin and Zhou, Xinyu and Zhang, Mingxing and Qiu, Jiezhong",
+        "MoBA: Mixture of Block Attention for Long-Context LLMs", 2025, "2502.13189",
+    ),
 )  # fmt: skip
