@@ -43,6 +43,7 @@ SETTINGS: Mapping[str, Mapping[str, OptionValue]] = {
     "long-short": {"landmarks": 3, "window": 3, "chunk": 4, "causal_window": 4},
     "moba": {"block": 4, "topk": 2},
     "neighborhood": {"window": 7},
+    "nsa": {"run": 4, "stride": 2, "block": 4, "blocks": 3, "window": 3},
     "nystromformer": {"landmarks": 6},
     "paro": {"block": 4, "density": 0.25},
     "power-attention": {"block": 1, "window": 2},

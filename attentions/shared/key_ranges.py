@@ -92,7 +92,13 @@ def union_attention(
     Returns:
         (B, H, Lq, Dv) in float32 at least; zeros in a row that sees no key.
     """
-    out, lse = range_attention(q, k, v, first, last, key_mask)
+    return union_of_runs(*range_attention(q, k, v, first, last, key_mask), extra)
+
+
+def union_of_runs(out: Tensor, lse: Tensor, extra: Tensor | None = None) -> Tensor:
+    """(.., Dv) softmax attention over several runs together from that over each: (.., R, Dv), and
+    the log-sum-exp (.., R) of each; see `union_attention`.
+    """
     runs = lse.shape[-1]
     if extra is None:
         blind = (lse == float("-inf")).all(-1, keepdim=True)
@@ -107,7 +113,8 @@ def union_attention(
 def keys_in_runs(
     first: Tensor, last: Tensor, length: int, context: AttentionContext, like: Tensor
 ) -> Tensor:
-    """(B, H) float64: pairs of a valid query and a valid key in its runs, which do not overlap.
+    """(B, H) float64: pairs of a valid query and a valid key in its runs; a key that lies in
+    several counts once.
 
     Args:
         first: as in `range_attention`.
@@ -121,8 +128,11 @@ def keys_in_runs(
         valid = context.key_mask
     before = F.pad(valid.cumsum(-1), (1, 0))[:, None, None]
     shape = (*like.shape[:3], first.shape[-1])
-    ends = (before.expand(*shape[:3], -1).gather(-1, x.expand(shape)) for x in (first, last))
-    begun, ended = ends
+    first, order = first.expand(shape).sort(dim=-1)
+    last = last.expand(shape).gather(-1, order).cummax(-1).values
+    # What a run begins with may lie in those that began before it.
+    first = torch.maximum(first, F.pad(last[..., :-1], (1, 0)))
+    begun, ended = (before.expand(*shape[:3], -1).gather(-1, x) for x in (first, last))
     read = (ended - begun).clamp(min=0).sum(-1)
     if context.query_mask is not None:
         read = read * context.query_mask[:, None]

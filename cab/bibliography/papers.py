@@ -259,4 +259,11 @@ PAPERS = (
         "Yang, Zhilin and Zhou, Xinyu and Zhang, Mingxing and Qiu, Jiezhong",
         "MoBA: Mixture of Block Attention for Long-Context LLMs", 2025, "2502.13189",
     ),
+    Paper(
+        "Yuan, Jingyang and Gao, Huazuo and Dai, Damai and Luo, Junyu and Zhao, Liang and "
+        "Zhang, Zhengyan and Xie, Zhenda and Wei, Y. X. and Wang, Lean and Xiao, Zhiping and "
+        "Wang, Yuqing and Ruan, Chong and Zhang, Ming and Liang, Wenfeng and Zeng, Wangding",
+        "Native Sparse Attention: Hardware-Aligned and Natively Trainable Sparse Attention",
+        2025, "2502.11089",
+    ),
 )  # fmt: skip
