@@ -35,6 +35,7 @@ SETTINGS: Mapping[str, Mapping[str, OptionValue]] = {
         "density": 0.3, "least": 4, "query_block": 4, "first_keys": 2, "near_keys": 4,
         "window": 2, "spacing": 3, "chunk": 3,
     },
+    "dsa": {"topk": 6},
     "inward-swa": {"radius": 3, "radius_height": 1, "radius_width": 1},
     "l2vit": {"window": 6, "form": "alternate"},
     "lara": {"landmarks": 6},

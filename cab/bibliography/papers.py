@@ -266,4 +266,8 @@ PAPERS = (
         "Native Sparse Attention: Hardware-Aligned and Natively Trainable Sparse Attention",
         2025, "2502.11089",
     ),
+    Paper(
+        "DeepSeek-AI", "DeepSeek-V3.2: Pushing the Frontier of Open Large Language Models",
+        2025, "2512.02556",
+    ),
 )  # fmt: skip
