@@ -36,6 +36,7 @@ SETTINGS: Mapping[str, Mapping[str, OptionValue]] = {
         "window": 2, "spacing": 3, "chunk": 3,
     },
     "dsa": {"topk": 6},
+    "infllm-v2": {"block": 4, "topk": 1, "first": 1, "local": 1, "run": 4, "stride": 2},
     "inward-swa": {"radius": 3, "radius_height": 1, "radius_width": 1},
     "l2vit": {"window": 6, "form": "alternate"},
     "lara": {"landmarks": 6},

@@ -270,4 +270,11 @@ PAPERS = (
         "DeepSeek-AI", "DeepSeek-V3.2: Pushing the Frontier of Open Large Language Models",
         2025, "2512.02556",
     ),
+    Paper(
+        "Zhao, Weilin and Zhou, Zihan and Su, Zhou and Xiao, Chaojun and Li, Yuxuan and "
+        "Li, Yanghao and Zhang, Yudi and Zhao, Weilun and Li, Zhen and Huang, Yuxiang and "
+        "Sun, Ao and Han, Xu and Liu, Zhiyuan",
+        "InfLLM-V2: Dense-Sparse Switchable Attention for Seamless Short-to-Long Adaptation",
+        2025, "2509.24663",
+    ),
 )  # fmt: skip
