@@ -43,6 +43,7 @@ SETTINGS: Mapping[str, Mapping[str, OptionValue]] = {
     "local": {"window": 4},
     "local-attender": {"radius": 2},
     "long-short": {"landmarks": 3, "window": 3, "chunk": 4, "causal_window": 4},
+    "longformer": {"window": 3},
     "moba": {"block": 4, "topk": 2},
     "neighborhood": {"window": 7},
     "nsa": {"run": 4, "stride": 2, "block": 4, "blocks": 3, "window": 3},

@@ -277,4 +277,8 @@ PAPERS = (
         "InfLLM-V2: Dense-Sparse Switchable Attention for Seamless Short-to-Long Adaptation",
         2025, "2509.24663",
     ),
+    Paper(
+        "Beltagy, Iz and Peters, Matthew E. and Cohan, Arman",
+        "Longformer: The Long-Document Transformer", 2020, "2004.05150",
+    ),
 )  # fmt: skip
