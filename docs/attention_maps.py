@@ -31,6 +31,7 @@ _ALIKE = 1e-6
 SETTINGS: Mapping[str, Mapping[str, OptionValue]] = {
     "abc": {"slots": 4},
     "biformer-bra": {"block": 4, "topk": 2},
+    "bigbird": {"block": 2, "random": 2},
     "dhsa": {
         "density": 0.3, "least": 4, "query_block": 4, "first_keys": 2, "near_keys": 4,
         "window": 2, "spacing": 3, "chunk": 3,

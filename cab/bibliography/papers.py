@@ -281,4 +281,10 @@ PAPERS = (
         "Beltagy, Iz and Peters, Matthew E. and Cohan, Arman",
         "Longformer: The Long-Document Transformer", 2020, "2004.05150",
     ),
+    Paper(
+        "Zaheer, Manzil and Guruganesh, Guru and Dubey, Kumar Avinava and Ainslie, Joshua and "
+        "Alberti, Chris and Ontanon, Santiago and Pham, Philip and Ravula, Anirudh and "
+        "Wang, Qifan and Yang, Li and Ahmed, Amr",
+        "Big Bird: Transformers for Longer Sequences", 2020, "2007.14062", proceedings=_NEURIPS,
+    ),
 )  # fmt: skip
