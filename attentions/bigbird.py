@@ -153,7 +153,7 @@ class BigBird(PartialReads):
         """(H, blocks, blocks) numbers by which others are drawn, the same for every length."""
         head = torch.arange(self.spec.heads, device=device)[:, None, None]
         number = torch.arange(blocks, device=device)
-        parts = (self.spec.layer_index, head, number[:, None], number)
+        parts: list[int | Tensor] = [self.spec.layer_index, head, number[:, None], number]
         x = head * 0
         for part, factor in zip(parts, _FACTORS, strict=True):
             # The bits of a product below 2^31, mixed: what comes next meets all of them.

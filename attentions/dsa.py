@@ -201,7 +201,7 @@ class DeepSeekSparseAttention(PartialReads, KeyValueCache):
             pairs = float(sum(place + 1 for place in places))
             read = sum(min(place + 1, self.topk) for place in places)
         inner = self.index_q.out_features
-        total = batch * shape.heads * read * (shape.head_dim + shape.value_dim)
+        total = float(batch * shape.heads * read * (shape.head_dim + shape.value_dim))
         total += batch * pairs * (inner + self.heads)
         total += batch * shape.length_q * self.index_q.in_features * (inner + self.heads)
         total += batch * length * self.index_k.in_features * self.index_k.out_features

@@ -188,7 +188,8 @@ class NativeSparseAttention(PartialReads, KeyValueCache):
         near = (j >= place - self.before) & (j <= place + self.ahead)
         window = exact_softmax_attention(q, k, v, (near & seen)[:, None])
         gates = self._gates(context).to(q.dtype)
-        return sum(gates[..., n, None] * x for n, x in enumerate((coarse, selected, window)))
+        branches = torch.stack([coarse, selected, window], -2)
+        return (gates[..., None] * branches).sum(-2)
 
     @prompt_at_positions
     def prefill(self, k: Tensor, v: Tensor, context: AttentionContext | None = None) -> DecodeState:

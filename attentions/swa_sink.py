@@ -168,7 +168,7 @@ class SlidingWindowWithSinks(PartialReads):
         sees = torch.cat([slot < tensors["count"][:, None], mask], 1)[:, None, None]
         keys, values = torch.cat([tensors["first_k"], k], 2), torch.cat([tensors["first_v"], v], 2)
         wide = torch.promote_types(v.dtype, torch.float32)
-        out = self._dense(*(x.to(wide) for x in (q_t, keys, values)), sees)
+        out = self._dense(q_t.to(wide), keys.to(wide), values.to(wide), sees)
         return out.to(v.dtype), state
 
     def state_size(self, length: int) -> int:
