@@ -281,9 +281,10 @@ class NativeSparseAttention(PartialReads, KeyValueCache):
         scores = (q @ k.mT * q.shape[-1] ** -0.5).masked_fill(~some, -math.inf)
         out = scores.softmax(-1).masked_fill(~some, 0.0) @ v
         with torch.no_grad():
-            # Of a sum of weights its logarithm, in which small ones do not vanish.
-            by_block = self.cut.by_block(scores, filled.shape[-1])
-            common = torch.tensor(self.cut.overlaps(), device=q.device, dtype=scores.dtype)
+            # Of a sum of weights its logarithm, in which small ones do not vanish; in float64, as a
+            # run that lies in two blocks and outweighs all others leaves them almost equal.
+            by_block = self.cut.by_block(scores, filled.shape[-1]).double()
+            common = torch.tensor(self.cut.overlaps(), device=q.device, dtype=torch.float64)
             total = (by_block + common.log()).logsumexp(-1)
             total = total.clamp(min=torch.finfo(total.dtype).min)
             number, own = torch.arange(filled.shape[-1], device=q.device), place // self.cut.block
