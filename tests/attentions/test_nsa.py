@@ -8,6 +8,7 @@ import warnings
 import pytest
 import torch
 
+import cab
 from attentions.shared.compressed_keys import Runs
 from cab import AttentionContext
 from tests.attentions.cases import draw, error, gradients, module, qkv
@@ -171,3 +172,15 @@ def test_density_counts_keys_once_and_compressed_keys_too():
     pairs = sum(min(t + 1, 8) + (t >= 8) + max(0, (t + 1 - 8) // 4 + 1) for t in range(LONG))
     want = torch.full((2, 3), pairs / (LONG * (LONG + 1) / 2), dtype=torch.float64)
     assert error(few.density(q, k), want) <= 1e-12
+
+
+def test_single_precision_chooses_the_blocks_of_double_precision():
+    # A run that lies in two blocks and outweighs all others leaves them almost equal.
+    q, k, v = (8 * x.float() for x in draw((1, 2, 600, 16), (1, 2, 400, 16), (1, 2, 400, 16)))
+    torch.manual_seed(0)
+    attention = cab.attention("nsa", pattern="CC", heads=2, head_dim=16)
+    wide, short = (
+        attention._compressed(*(x.to(dtype) for x in (q, k, v)), None)[-1].sort(-1).values
+        for dtype in (torch.float64, torch.float32)
+    )
+    assert (wide != short).any(-1).sum() == 0
