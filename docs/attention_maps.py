@@ -33,10 +33,13 @@ _ALIKE = 1e-6
 SETTINGS: Mapping[str, Mapping[str, OptionValue]] = {
     "abc": {"slots": 4},
     "biformer-bra": {"block": 4, "topk": 2},
+    "bigbird": {"block": 2, "random": 2},
     "dhsa": {
         "density": 0.3, "least": 4, "query_block": 4, "first_keys": 2, "near_keys": 4,
         "window": 2, "spacing": 3, "chunk": 3,
     },
+    "dsa": {"topk": 6},
+    "infllm-v2": {"block": 4, "topk": 1, "first": 1, "local": 1, "run": 4, "stride": 2},
     "inward-swa": {"radius": 3, "radius_height": 1, "radius_width": 1},
     "l2vit": {"window": 6, "form": "alternate"},
     "lara": {"landmarks": 6},
@@ -44,7 +47,10 @@ SETTINGS: Mapping[str, Mapping[str, OptionValue]] = {
     "local": {"window": 4},
     "local-attender": {"radius": 2},
     "long-short": {"landmarks": 3, "window": 3, "chunk": 4, "causal_window": 4},
+    "longformer": {"window": 3},
+    "moba": {"block": 4, "topk": 2},
     "neighborhood": {"window": 7},
+    "nsa": {"run": 4, "stride": 2, "block": 4, "blocks": 3, "window": 3},
     "nystromformer": {"landmarks": 6},
     "paro": {"block": 4, "density": 0.25},
     "power-attention": {"block": 1, "window": 2},
@@ -58,6 +64,7 @@ SETTINGS: Mapping[str, Mapping[str, OptionValue]] = {
     "routing": {"clusters": 3, "window": 8},
     "softmax+var-redist": {"tau": 0.8},
     "superlinear": {"sw_index": 1, "spans": 1, "span_power": 0.25},
+    "swa-sink": {"sinks": 2, "window": 4},
 }  # fmt: skip
 """Options as small as the example, where the default ones would let every query see every key"""
 LAYERS = {"l2vit": 0}

@@ -7,7 +7,7 @@ product of matrices does its scores. Beginnings that are sorted span each key on
 read at most L keys more than the longest run of each. Nothing of size Lq x Lk is ever made.
 
 Each run has a softmax of its own and says its log-sum-exp, with which those of several runs that do
-not overlap become the softmax over all of them: `attend_to_both`.
+not overlap become the softmax over all of them: `attend_to_both`, `union_attention`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from attentions.shared.autocast import without_autocast
 from attentions.shared.block_tiles import in_units
 from attentions.shared.first_order import first_derivatives_only
+from cab import AttentionContext
 
 _ROWS = 64
 """Runs in a tile"""
@@ -71,6 +72,71 @@ def share_of_first(lse: Tensor, other: Tensor) -> Tensor:
 def attend_to_both(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> Tensor:
     """The softmax attention over two sets of keys, from that over each: (.., Dv) and (..)."""
     return torch.lerp(other, out, share_of_first(lse, other_lse)[..., None])
+
+
+def union_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    first: Tensor,
+    last: Tensor,
+    key_mask: Tensor | None = None,
+    extra: Tensor | None = None,
+) -> Tensor:
+    """Softmax attention of queries over all of their runs together, which must not overlap.
+
+    Args:
+        q, k, v, first, last, key_mask: as in `range_attention`.
+        extra: (B or 1, H, Lq or 1, 1) score of one more key whose value is zero, or None.
+
+    Returns:
+        (B, H, Lq, Dv) in float32 at least; zeros in a row that sees no key.
+    """
+    return union_of_runs(*range_attention(q, k, v, first, last, key_mask), extra)
+
+
+def union_of_runs(out: Tensor, lse: Tensor, extra: Tensor | None = None) -> Tensor:
+    """(.., Dv) softmax attention over several runs together from that over each: (.., R, Dv), and
+    the log-sum-exp (.., R) of each; see `union_attention`.
+    """
+    runs = lse.shape[-1]
+    if extra is None:
+        blind = (lse == float("-inf")).all(-1, keepdim=True)
+        shares = lse.masked_fill(blind, 0.0).softmax(-1)
+    else:
+        extra = extra.to(lse.dtype).expand(*lse.shape[:3], 1)
+        shares = torch.cat([lse, extra], -1).softmax(-1)[..., :runs]
+    return (shares[..., None, :] @ out)[..., 0, :]
+
+
+@torch.no_grad()
+def keys_in_runs(
+    first: Tensor, last: Tensor, length: int, context: AttentionContext, like: Tensor
+) -> Tensor:
+    """(B, H) float64: pairs of a valid query and a valid key in its runs; a key that lies in
+    several counts once.
+
+    Args:
+        first: as in `range_attention`.
+        last: likewise.
+        length: keys.
+        context: the masks.
+        like: the queries (B, H, Lq, D).
+    """
+    valid = torch.ones(like.shape[0], length, dtype=torch.bool, device=like.device)
+    if context.key_mask is not None:
+        valid = context.key_mask
+    before = F.pad(valid.cumsum(-1), (1, 0))[:, None, None]
+    shape = (*like.shape[:3], first.shape[-1])
+    first, order = first.expand(shape).sort(dim=-1)
+    last = last.expand(shape).gather(-1, order).cummax(-1).values
+    # What a run begins with may lie in those that began before it.
+    first = torch.maximum(first, F.pad(last[..., :-1], (1, 0)))
+    begun, ended = (before.expand(*shape[:3], -1).gather(-1, x) for x in (first, last))
+    read = (ended - begun).clamp(min=0).sum(-1)
+    if context.query_mask is not None:
+        read = read * context.query_mask[:, None]
+    return read.sum(-1).double()
 
 
 class _Plan:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from attentions.shared.masks import valid_lengths
 from cab import AttentionContext
 
 
@@ -21,6 +22,21 @@ def token_times(
     if not cross:
         return keys[:, length_k - length_q :], keys
     return _first(given.query_times, given.query_positions, length_q, like), keys
+
+
+def query_places(
+    length_q: int, length_k: int, cross: bool, key_mask: Tensor | None, device: torch.device
+) -> Tensor:
+    """(B or 1, Lq) place among the keys at which each query stands.
+
+    In self attention its own; in cross attention all stand at the last valid key of the source, as
+    if they came behind it: -1 where there is none.
+    """
+    if not cross:
+        return torch.arange(length_k - length_q, length_k, device=device)[None]
+    if key_mask is None:
+        return torch.full((1, length_q), length_k - 1, device=device)
+    return (valid_lengths(key_mask) - 1)[:, None].expand(-1, length_q)
 
 
 def _first(times: Tensor | None, positions: Tensor | None, length: int, like: Tensor) -> Tensor:

@@ -312,4 +312,45 @@ PAPERS = (
         "PaTH Attention: Position Encoding via Accumulating Householder Transformations",
         2025, "2505.16381", proceedings=_NEURIPS,
     ),
+    Paper(
+        "Xiao, Guangxuan and Tian, Yuandong and Chen, Beidi and Han, Song and Lewis, Mike",
+        "Efficient Streaming Language Models with Attention Sinks", 2024, "2309.17453",
+        proceedings=_ICLR,
+    ),
+    Paper(
+        "Lu, Enzhe and Jiang, Zhejun and Liu, Jingyuan and Du, Yulun and Jiang, Tao and Hong, Chao "
+        "and Liu, Shaowei and He, Weiran and Yuan, Enming and Wang, Yuzhi and Huang, Zhiqi and "
+        "Yuan, Huan and Xu, Suting and Xu, Xinran and Lai, Guokun and Chen, Yanru and "
+        "Zheng, Huabin and Yan, Junjie and Su, Jianlin and Wu, Yuxin and Zhang, Neo Y. and "
+        "Yang, Zhilin and Zhou, Xinyu and Zhang, Mingxing and Qiu, Jiezhong",
+        "MoBA: Mixture of Block Attention for Long-Context LLMs", 2025, "2502.13189",
+    ),
+    Paper(
+        "Yuan, Jingyang and Gao, Huazuo and Dai, Damai and Luo, Junyu and Zhao, Liang and "
+        "Zhang, Zhengyan and Xie, Zhenda and Wei, Y. X. and Wang, Lean and Xiao, Zhiping and "
+        "Wang, Yuqing and Ruan, Chong and Zhang, Ming and Liang, Wenfeng and Zeng, Wangding",
+        "Native Sparse Attention: Hardware-Aligned and Natively Trainable Sparse Attention",
+        2025, "2502.11089",
+    ),
+    Paper(
+        "DeepSeek-AI", "DeepSeek-V3.2: Pushing the Frontier of Open Large Language Models",
+        2025, "2512.02556",
+    ),
+    Paper(
+        "Zhao, Weilin and Zhou, Zihan and Su, Zhou and Xiao, Chaojun and Li, Yuxuan and "
+        "Li, Yanghao and Zhang, Yudi and Zhao, Weilun and Li, Zhen and Huang, Yuxiang and "
+        "Sun, Ao and Han, Xu and Liu, Zhiyuan",
+        "InfLLM-V2: Dense-Sparse Switchable Attention for Seamless Short-to-Long Adaptation",
+        2025, "2509.24663",
+    ),
+    Paper(
+        "Beltagy, Iz and Peters, Matthew E. and Cohan, Arman",
+        "Longformer: The Long-Document Transformer", 2020, "2004.05150",
+    ),
+    Paper(
+        "Zaheer, Manzil and Guruganesh, Guru and Dubey, Kumar Avinava and Ainslie, Joshua and "
+        "Alberti, Chris and Ontanon, Santiago and Pham, Philip and Ravula, Anirudh and "
+        "Wang, Qifan and Yang, Li and Ahmed, Amr",
+        "Big Bird: Transformers for Longer Sequences", 2020, "2007.14062", proceedings=_NEURIPS,
+    ),
 )  # fmt: skip
