@@ -141,10 +141,6 @@ FINDINGS: tuple[Finding, ...] = (
             "step's risk, a constant factor from Bayes, and it carries over to longer prompts "
             "better than linear attention."
         ),
-        remark=(
-            "That a Mesa layer (ridge regression in context) comes near *bayes* waits for that "
-            "mechanism in the registry."
-        ),
         task="in-context-linear-regression",
         pattern="noncausal-cross",
         entries=FOUR,
@@ -183,6 +179,57 @@ FINDINGS: tuple[Finding, ...] = (
             Improves("lla", "accuracy_step_16", "accuracy_step_1"),
             Better("@tracker", "softmax", "accuracy"),
             Better("@tracker", "lla", "accuracy"),
+        ),
+    ),
+    Finding(
+        title="Recall: a delta rule replaces what a sum only adds to",
+        source="DeltaNet, arXiv 2406.06484; Gated DeltaNet, arXiv 2412.06464",
+        claim=(
+            "Delta rules recall pairs that gated linear attention with a state of the same size "
+            "mixes up."
+        ),
+        task="associative-recall",
+        pattern="causal-self",
+        entries=("deltanet", "gated-deltanet", "kda", "gla", "mamba2-ssd", "retnet", "softmax"),
+        metrics=("accuracy", "accuracy_4_pairs", "accuracy_16_pairs", "accuracy_64_pairs"),
+        references=("@look-up", "@chance"),
+        expectations=(
+            Better("deltanet", "gla", "accuracy"),
+            Better("gated-deltanet", "mamba2-ssd", "accuracy"),
+            Better("kda", "gla", "accuracy"),
+            Better("deltanet", "retnet", "accuracy"),
+        ),
+    ),
+    Finding(
+        title="State tracking: reflections of the state",
+        source="DeltaProduct, arXiv 2502.10297",
+        claim=(
+            "Several delta steps a token, with eigenvalues down to -1, track permutations where "
+            "softmax attention and single steps lose track."
+        ),
+        task="state-tracking",
+        pattern="causal-self",
+        entries=("gated-deltaproduct", "gated-deltanet", "softmax", "none"),
+        metrics=("accuracy", "accuracy_step_1", "accuracy_step_4", "accuracy_step_16"),
+        references=("@tracker", "@memoryless", "@chance"),
+        expectations=(
+            Better("gated-deltaproduct", "softmax", "accuracy"),
+            Better("gated-deltaproduct", "gated-deltanet", "accuracy"),
+        ),
+    ),
+    Finding(
+        title="In-context regression: a layer that solves it",
+        source="MesaNet, arXiv 2506.05233",
+        claim="A layer that solves the ridge regression in context is near the ridge solution.",
+        task="in-context-linear-regression",
+        pattern="noncausal-cross",
+        entries=("mesanet", "deltanet", "softmax", "linear-elu"),
+        metrics=("excess_risk", "excess_risk_2x", "excess_risk_4x"),
+        references=("@bayes", "@gradient-step", "@zero"),
+        expectations=(
+            Better("mesanet", "softmax", "excess_risk"),
+            Better("mesanet", "@gradient-step", "excess_risk"),
+            Within("mesanet", "@bayes", "excess_risk", 0.05),
         ),
     ),
     Finding(

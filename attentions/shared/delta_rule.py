@@ -5,8 +5,8 @@
 one step of gradient descent on the square of v_t - S'^T k_t (Schlag et al. 2021, arXiv 2102.11174;
 Yang et al. 2024, arXiv 2406.06484). Queries, keys and values pass SiLU, queries and keys are of
 length one, and queries are divided by sqrt(D), as in the layers of that paper and its successors.
-Those have a short convolution before it and, later ones, a gate on outputs, which are a slot's or
-backbone's matter here; what a head gives is RMS-normalised.
+Those have a short convolution before it (``--conv 4`` here) and, later ones, a gate on outputs,
+which are a slot's or backbone's matter here; what a head gives is RMS-normalised.
 
 ``beta`` reaches 1, or 2 with ``negative``: 1 - beta is then an eigenvalue down to -1 of what a
 token does to the state, which tracking of states needs (Grazzi et al. 2024, arXiv 2411.12537).

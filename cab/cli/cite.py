@@ -125,7 +125,7 @@ class _Cited:
 
 def _infos(name: str) -> Sequence[AttentionInfo | TaskInfo]:
     """The record of an id or a target of either kind; of a hybrid those of its parts."""
-    if name in ATTENTIONS.entries():
+    if ATTENTIONS.listed(name) is not None and not is_formula(name):
         return [ATTENTIONS.resolve(name).info]
     if name in TASKS.entries():
         return [TASKS.resolve(name).info]

@@ -29,7 +29,7 @@ def show_command(name: str, out: Path, reference: bool = True) -> None:
         StoreError: the results cannot be read.
     """
     require_folder(out)
-    known = name in TASKS.entries() or name in ATTENTIONS.entries()
+    known = name in TASKS.entries() or ATTENTIONS.listed(name) is not None
     if _show_broken(name, known) and not known:
         return
     info = _info(name)
@@ -61,7 +61,7 @@ def _info(name: str) -> AttentionInfo | TaskInfo:
                 f"{name} is neither an attention nor a task: it must be a subclass of "
                 "cab.Attention or cab.Task"
             ) from error
-    if name in ATTENTIONS.entries():
+    if ATTENTIONS.listed(name) is not None:
         return ATTENTIONS.resolve(name).info
     known = [*ATTENTIONS.entries(), *TASKS.entries()]
     raise unknown_entry("attention or task", name, known, [ATTENTIONS.sought, TASKS.sought])

@@ -58,24 +58,24 @@ class AttentionRegistry(Registry[AttentionInfo]):
         imported, whatever the name: it may come from anyone's results.
         """
         if not is_formula(name):
-            found = parse_name(name)
-            if found is None or found[0] not in self.entries():
+            if not self.parts_of(name):
                 return self.entries().get(name)
             try:
                 return self._convolved(name)
-            except CabError:
+            except CabError:  # a width that is none
                 return None
         return self.resolve(name) if self.parts_of(name) else None
 
     def parts_of(self, name: str) -> list[Entry[AttentionInfo]]:
-        """The entries of which a formula of ids is made, each once; none where it is no such
-        formula. Nothing is imported.
+        """The entries of which a formula of ids is made, each once, or the one behind a
+        convolution; none where it is neither. Nothing is imported.
         """
-        if not is_formula(name):
-            return []
         entries = self.entries()
+        if not is_formula(name):
+            found = parse_name(name)
+            return [] if found is None or found[0] not in entries else [entries[found[0]]]
         try:
-            if any(part.name not in entries for part in parse(name)):
+            if any(self.listed(part.name) is None for part in parse(name)):
                 return []
             members = members_of(name, self)
             hybrid_info(members)

@@ -5,6 +5,8 @@ import torch
 from torch.nn import functional as F
 
 import cab
+from cab.cli.cite import cite_command
+from cab.cli.show import show_command
 from cab.code_hash import attention_hash
 from cab.convolved.name import parse_name, parse_target
 from cab.errors import UnknownEntryError, UsageError
@@ -98,6 +100,20 @@ def test_a_part_of_a_hybrid_may_have_one():
 def test_a_width_that_is_none(name):
     with pytest.raises(UsageError, match="2 to 64"):
         ATTENTIONS.resolve(name)
+
+
+def test_it_is_shown_and_cited_as_its_entry(tmp_path, capsys):
+    show_command("gla@conv4", tmp_path, reference=False)
+    assert "behind a convolution of width 4" in capsys.readouterr().out
+    cite_command(["gla@conv4"], used=False, out=tmp_path)
+    assert "Gated Linear Attention Transformers" in capsys.readouterr().out
+
+
+def test_parts_of_results_with_a_convolution():
+    assert [entry.id for entry in ATTENTIONS.parts_of("gla@conv4")] == ["gla"]
+    hybrid = ATTENTIONS.parts_of("gla@conv4:1,softmax:1")
+    assert [entry.id for entry in hybrid] == ["gla@conv4", "softmax"]
+    assert ATTENTIONS.parts_of("unheard@conv4") == []
 
 
 def test_what_has_none():
