@@ -16,6 +16,7 @@ as softmax has, each with maps half as wide. A head of odd width has a channel o
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from torch.nn import functional as F
 
 from attentions.shared.exact import exact_softmax
 from attentions.shared.masks import visible
-from attentions.softmax import SoftmaxAttention
+from attentions.softmax import SoftmaxAttention, softmax_flops
 from cab import (
     AttentionContext,
     AttentionInfo,
@@ -91,10 +92,10 @@ class DifferentialAttention(SoftmaxAttention):
         return self._normed((first - self._lambda(first.dtype) * second) @ v)
 
     def flops(self, shape: AttentionShape) -> float:
-        """Scores as under softmax, and twice its weighted sums."""
-        pairs = shape.batch * shape.heads * shape.length_q * shape.length_k
-        causal = 0.5 if self.pattern is Pattern.CAUSAL_SELF else 1.0
-        return super().flops(shape) + 2 * pairs * shape.value_dim * causal
+        """Two softmax attentions, of queries that are half as wide, or filled up to the values."""
+        width = max((shape.head_dim + 1) // 2, shape.value_dim)
+        causal = self.pattern is Pattern.CAUSAL_SELF
+        return 2 * softmax_flops(replace(shape, head_dim=width), causal)
 
     def _lambda(self, dtype: torch.dtype) -> Tensor:
         """λ of the layer."""

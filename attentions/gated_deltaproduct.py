@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from attentions.shared.delta_rule import DeltaRule, DeltaWriter, unit
 from attentions.shared.gates import Gate, SoftplusDecay
 from attentions.shared.layer_inputs import key_input
-from attentions.shared.recurrent_scan import Writes
+from attentions.shared.recurrent_scan import ScanCosts, Writes
 from cab import (
     AttentionContext,
     AttentionInfo,
@@ -67,15 +67,12 @@ class GatedDeltaProduct(DeltaRule):
         self, spec: AttentionSpec, steps: int = 2, negative: bool = True, norm: bool = True
     ) -> None:
         self.negative, self.steps = negative, steps
+        self.costs = ScanCosts(steps=steps, erases=True)
         super().__init__(spec, norm)
 
     def writer(self) -> DeltaWriter:
         """See `RecurrentAttention.writer`."""
         return _Writer(self.spec, self.steps, self.negative)
-
-    def costs(self) -> tuple[int, bool]:
-        """See `RecurrentAttention.costs`."""
-        return self.steps, True
 
 
 class _Writer(DeltaWriter):

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from attentions.shared.delta_rule import DeltaRule, DeltaWriter, unit
 from attentions.shared.gates import Gate, SoftplusDecay
 from attentions.shared.layer_inputs import key_input
-from attentions.shared.recurrent_scan import Writes
+from attentions.shared.recurrent_scan import ScanCosts, Writes
 from cab import (
     AttentionContext,
     AttentionInfo,
@@ -61,6 +61,8 @@ from cab import (
 )
 class GatedDeltaNet2(DeltaRule):
     """A state whose channels are erased, written and faded each by itself."""
+
+    costs = ScanCosts(erases=True, by_channel=True)
 
     def __init__(self, spec: AttentionSpec, negative: bool = False, norm: bool = True) -> None:
         self.negative = negative

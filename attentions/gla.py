@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from attentions.shared.gates import cast, input_width, per_head, wide
 from attentions.shared.layer_inputs import key_input
 from attentions.shared.recurrence import RecurrentAttention, Writer
-from attentions.shared.recurrent_scan import Writes
+from attentions.shared.recurrent_scan import ScanCosts, Writes
 from cab import (
     AttentionContext,
     AttentionInfo,
@@ -57,6 +57,8 @@ _TEMPERATURE = 16
 )
 class GatedLinearAttention(RecurrentAttention):
     """Linear attention whose state fades channel by channel."""
+
+    costs = ScanCosts(by_channel=True)
 
     def __init__(self, spec: AttentionSpec, norm: bool = True) -> None:
         super().__init__(spec, norm)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from attentions.shared.delta_rule import DeltaRule, DeltaWriter
 from attentions.shared.gates import SoftplusDecay
+from attentions.shared.recurrent_scan import ScanCosts
 from cab import (
     AttentionInfo,
     AttentionSpec,
@@ -50,6 +51,8 @@ from cab import (
 )
 class KimiDeltaAttention(DeltaRule):
     """A state whose values are corrected, and fade at a rate of each channel of the keys."""
+
+    costs = ScanCosts(erases=True, by_channel=True)
 
     def __init__(self, spec: AttentionSpec, negative: bool = False, norm: bool = True) -> None:
         self.negative = negative

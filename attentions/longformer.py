@@ -20,6 +20,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from attentions.shared.autocast import without_autocast
 from attentions.shared.density import PartialReads
 from attentions.shared.exact import exact_softmax_attention
 from attentions.shared.key_ranges import keys_in_runs, union_attention
@@ -79,8 +80,8 @@ class Longformer(PartialReads):
     ) -> Tensor:
         """See `cab.Attention.forward`; computed in float32 at least."""
         mask = None if context is None else context.key_mask
-        first, last = self._runs(q, k, mask)
-        return union_attention(q, k, v, first, last, mask).to(v.dtype)
+        out = union_attention(q, k, v, *self._runs(q, k, mask, apart=True), mask)
+        return self._read_all(out, q, k, v, mask).to(v.dtype)
 
     @at_positions
     def reference(
@@ -111,9 +112,33 @@ class Longformer(PartialReads):
         pairs = shared * length + max(0, shape.length_q - shared) * width
         return 2.0 * shape.batch * shape.heads * pairs * (shape.head_dim + shape.value_dim)
 
+    @without_autocast
+    def _read_all(
+        self, out: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """Outputs (B, H, Lq, Dv) with those of global tokens, which read all, in their place."""
+        length = k.shape[2]
+        valid = torch.ones(len(q), length, dtype=torch.bool, device=q.device)
+        valid = valid if mask is None else mask
+        own = (valid & (valid.cumsum(-1) <= self.global_tokens))[:, length - q.shape[2] :]
+        count = min(self.global_tokens, q.shape[2])
+        order = (~own).long().sort(dim=-1, stable=True).indices[:, :count]
+        rows = order[:, None, :, None].expand(-1, q.shape[1], -1, -1)
+        chosen = q.gather(2, rows.expand(-1, -1, -1, q.shape[3])).to(out.dtype)
+        found = exact_softmax_attention(
+            chosen, k.to(out.dtype), v.to(out.dtype), valid[:, None, None]
+        )
+        places = rows.expand(-1, -1, -1, out.shape[3])
+        taken = own.gather(1, order)[:, None, :, None]
+        return out.scatter(2, places, torch.where(taken, found, out.gather(2, places)))
+
     @torch.no_grad()
-    def _runs(self, q: Tensor, k: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(B or 1, 1, Lq, 2): the global keys, or all, and the window as far as it is behind."""
+    def _runs(
+        self, q: Tensor, k: Tensor, mask: Tensor | None, apart: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """(B or 1, 1, Lq, 2): the global keys, or all, and the window as far as it is behind; of
+        global tokens too, if what they read is left ``apart``.
+        """
         length = k.shape[2]
         valid = torch.ones(1, length, dtype=torch.bool, device=q.device) if mask is None else mask
         rank = valid.cumsum(-1)
@@ -121,7 +146,7 @@ class Longformer(PartialReads):
         end = (rank - valid.long() < self.global_tokens).sum(-1, keepdim=True)
         place = torch.arange(length - q.shape[2], length, device=q.device)
         reads_all = (valid & (rank <= self.global_tokens))[:, length - q.shape[2] :]
-        stop = torch.where(reads_all, length, end)
+        stop = end.expand_as(reads_all) if apart else torch.where(reads_all, length, end)
         start = torch.maximum((place - self.window).clamp(min=0), stop)
         last = (place + self.window + 1).clamp(max=length).expand_as(start)
         first = torch.stack([torch.zeros_like(start), start], -1)

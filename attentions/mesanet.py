@@ -176,7 +176,9 @@ class MesaNet(RecurrentAttention):
         """Of both scans, a factorisation for each token, and gates."""
         rows, width = shape.batch * shape.heads, shape.head_dim
         systems = 1 if self.pattern.cross else shape.length_k
-        return super().flops(shape) + rows * systems * (width**3 / 3 + 5 * width**2)
+        of_keys = 2.0 * len(self.writers) * shape.length_k * width**2
+        solutions = 4.0 * max(shape.length_q, systems) * width**2
+        return super().flops(shape) + rows * (of_keys + systems * width**3 / 3 + solutions)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """λ is not decayed, as its authors train it."""

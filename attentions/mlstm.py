@@ -28,7 +28,13 @@ from attentions.shared.autocast import without_autocast
 from attentions.shared.gates import cast, input_width, per_head, wide
 from attentions.shared.layer_inputs import key_input
 from attentions.shared.recurrence import after, before
-from attentions.shared.recurrent_scan import Writes, recurrent_scan, recurrent_step, scan_flops
+from attentions.shared.recurrent_scan import (
+    ScanCosts,
+    Writes,
+    recurrent_scan,
+    recurrent_step,
+    scan_flops,
+)
 from cab import (
     Attention,
     AttentionContext,
@@ -163,12 +169,12 @@ class MatrixLSTM(Attention):
     def flops(self, shape: AttentionShape) -> float:
         """Of the scan, chunk by chunk, and of gates, in each direction."""
         rows, weights = shape.batch * shape.heads, 2 * input_width(self.spec) * shape.heads
-        scan = scan_flops(rows, shape.length_k, shape.head_dim, shape.value_dim + 1, False)
-        gates = 2.0 * shape.batch * shape.length_k * weights
+        sizes = shape.length_k, shape.head_dim, shape.value_dim + 1
+        cost = rows * scan_flops(*sizes, ScanCosts(), outputs=not self.pattern.cross)
+        cost += 2.0 * shape.batch * shape.length_k * weights
         if self.pattern.cross:
-            read = 2.0 * rows * shape.length_q * shape.head_dim * (shape.value_dim + 1)
-            return scan + gates + read
-        return len(self.gates) * (scan + gates)
+            cost += 2.0 * rows * shape.length_q * shape.head_dim * (shape.value_dim + 1)
+        return len(self.gates) * cost
 
     def _normed(self, out: Tensor) -> Tensor:
         if self.weight is None:

@@ -26,7 +26,7 @@ from attentions.shared.delta_rule import unit
 from attentions.shared.gates import cast, input_width, per_head, wide
 from attentions.shared.layer_inputs import key_input
 from attentions.shared.recurrence import OwnTokens, RecurrentAttention, Writer
-from attentions.shared.recurrent_scan import Writes
+from attentions.shared.recurrent_scan import ScanCosts, Writes
 from cab import (
     AttentionContext,
     AttentionInfo,
@@ -70,6 +70,8 @@ _BONUS, _REMOVAL = -0.04, 0.71
 class RWKV7(RecurrentAttention):
     """A state that is decayed, removed from and added to, channel by channel."""
 
+    costs = ScanCosts(steps=2, erases=True, by_channel=True)
+
     def __init__(self, spec: AttentionSpec, norm: bool = True) -> None:
         super().__init__(spec, norm)
         if norm:
@@ -96,10 +98,6 @@ class RWKV7(RecurrentAttention):
             added = self.writers[0].added(own.k, key_input(own.context, "rwkv7", "gates"))
             out = out + (own.q * self.bonus.to(out.dtype) * added).sum(-1, True) * own.v
         return out
-
-    def costs(self) -> tuple[int, bool]:
-        """See `RecurrentAttention.costs`."""
-        return 2, True
 
 
 class _Writer(Writer):

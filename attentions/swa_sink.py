@@ -65,7 +65,7 @@ from cab import (
         url="https://arxiv.org/abs/2309.17453",
         options=(
             Option("sinks", 4, "n_s: keys at the beginning that all read", least=0),
-            Option("window", 64, "w: keys up to the query's own, or on each side of it where "
+            Option("window", 128, "w: keys up to the query's own, or on each side of it where "
                    "noncausal", positive=True),
             Option("sink_logit", False, "a learned score of each head for a key without a value"),
         ),
@@ -79,7 +79,7 @@ class SlidingWindowWithSinks(PartialReads):
     """Softmax over a window of keys and the first ones."""
 
     def __init__(
-        self, spec: AttentionSpec, sinks: int = 4, window: int = 64, sink_logit: bool = False
+        self, spec: AttentionSpec, sinks: int = 4, window: int = 128, sink_logit: bool = False
     ) -> None:
         super().__init__(spec)
         self.sinks, self.window = sinks, window

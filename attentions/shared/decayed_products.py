@@ -58,6 +58,12 @@ def decayed_products(
     return list(products.masked_fill(~visible, 0.0).unbind(-3))
 
 
+def products_share(length: int) -> float:
+    """Share of all pairs of a chunk that are multiplied where channels decay by themselves."""
+    size = min(_BLOCK, length)
+    return (length + size) / (2 * length)
+
+
 class _ByChannel(torch.autograd.Function):
     """Of rows (..., K, R, D), K kinds, and logarithms in float64; (..., K, R, C), and where a row
     comes before a column of its block, products that are not used.

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from attentions.shared.gates import Gate, undecayed_parameters
 from attentions.shared.layer_inputs import key_input
 from attentions.shared.recurrence import RecurrentAttention, Writer
-from attentions.shared.recurrent_scan import Writes
+from attentions.shared.recurrent_scan import ScanCosts, Writes
 from cab import AttentionContext, AttentionShape, AttentionSpec
 
 _EPS = 1e-6
@@ -59,13 +59,11 @@ class DeltaWriter(Writer):
 class DeltaRule(RecurrentAttention):
     """Base of mechanisms whose queries are of length one, and whose writes erase."""
 
+    costs = ScanCosts(erases=True)
+
     def reading(self, q: Tensor, k: Tensor | None) -> Tensor:
         """See `RecurrentAttention.reading`."""
         return unit(F.silu(q)) * q.shape[-1] ** -0.5
-
-    def costs(self) -> tuple[int, bool]:
-        """See `RecurrentAttention.costs`."""
-        return 1, True
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Rates and first steps of decays are not decayed, as their authors train them."""

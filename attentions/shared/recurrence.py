@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from attentions.shared.autocast import without_autocast
 from attentions.shared.masks import valid_lengths
 from attentions.shared.recurrent_scan import (
+    ScanCosts,
     Writes,
     recurrent_loop,
     recurrent_scan,
@@ -72,6 +73,9 @@ class OwnTokens:
 
 class RecurrentAttention(Attention):
     """Base of mechanisms with one state (D, Dv) a head, read as o = q S."""
+
+    costs: ScanCosts = ScanCosts()
+    """Of the scan; an instance may have its own"""
 
     def __init__(self, spec: AttentionSpec, norm: bool) -> None:
         super().__init__(spec)
@@ -167,18 +171,12 @@ class RecurrentAttention(Attention):
 
     def flops(self, shape: AttentionShape) -> float:
         """Of the scan, chunk by chunk, and of gates, in each direction."""
-        rows = shape.batch * shape.heads
-        sizes = shape.head_dim, shape.value_dim
-        steps, erases = self.costs()
-        scan = scan_flops(rows, shape.length_k * steps, *sizes, erases)
-        if self.pattern.cross:
-            read = 2.0 * rows * shape.length_q * shape.head_dim * shape.value_dim
-            return scan + read + self.writers[0].flops(shape)
+        rows, cross = shape.batch * shape.heads, self.pattern.cross
+        sizes = shape.length_k, shape.head_dim, shape.value_dim
+        scan = rows * scan_flops(*sizes, self.costs, outputs=not cross)
+        if cross:
+            scan += 2.0 * rows * shape.length_q * shape.head_dim * shape.value_dim
         return len(self.writers) * (scan + self.writers[0].flops(shape))
-
-    def costs(self) -> tuple[int, bool]:
-        """Writes of a token, and whether they erase."""
-        return 1, False
 
     def _writes(
         self, direction: int, k: Tensor, v: Tensor, context: AttentionContext | None

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from attentions.shared.decayed_products import LEAST, decayed_products
+from attentions.shared.decayed_products import LEAST, decayed_products, products_share
 from attentions.shared.decayed_scan import decayed_scan
 
 _CHUNK = 64
@@ -147,14 +147,33 @@ def recurrent_loop(q: Tensor, writes: Writes, state: Tensor | None = None) -> Te
     return torch.cat(outputs, dim=-2)
 
 
-def scan_flops(rows: int, length: int, width: int, values: int, erases: bool) -> float:
-    """Of `recurrent_scan` with outputs, of ``rows`` heads."""
-    chunk = min(_CHUNK, max(1, length))
-    within = chunk * (width + values)
-    total = within + 2 * width * values
-    if erases:
-        total += within + chunk * width + width * (width + values)
-    return 2.0 * rows * length * total
+@dataclass(frozen=True)
+class ScanCosts:
+    """What the arithmetic of a scan depends on beside its sizes."""
+
+    steps: int = 1
+    """Writes of a token"""
+    erases: bool = False
+    by_channel: bool = False
+    """Whether channels decay each by itself"""
+
+
+def scan_flops(
+    length: int, width: int, values: int, costs: ScanCosts, *, outputs: bool = True
+) -> float:
+    """Of `recurrent_scan` over the tokens of one head, with outputs or to the last state."""
+    tokens = max(1, _CHUNK // costs.steps)
+    chunk, chunks = tokens * costs.steps, -(-length // tokens)
+    # Of a row with all columns, or with those of its block and before.
+    pair = width * (products_share(chunk) if costs.by_channel else 1.0)
+    total = float(chunk * width * values)
+    if costs.erases:
+        total += chunk * chunk * (pair + (width + values) / 2)
+        total += chunk * width * width + width * width * values
+    if outputs:
+        total += tokens * (chunk * (pair + values) + width * values)
+        total += chunk * width * values if costs.erases else 0.0
+    return 2.0 * chunks * total
 
 
 def _chunks(x: Tensor, size: int) -> Tensor:

@@ -20,8 +20,8 @@ HEADS, LENGTH, DIM = 2, 256, 16
 CASES = [(info.id, pattern) for info in cab.attentions() for pattern in info.patterns]
 # Their work goes through gathers, or is done element by element: torch's counter sees neither.
 UNCOUNTED = {"prob-sparse", "decon-mlp", "idw-interp", "local-attender", "pt-vector", "s6-mix"}
-# Its weights are of positions alone and serve the whole batch.
-SHARED = {"positional"}
+# Their weights, or a part of the work, are of positions alone and serve the whole batch.
+SHARED = {"linformer", "positional"}
 # What tiles and whole blocks read beside what is needed is little at this length.
 LONG = 2048
 
