@@ -89,7 +89,7 @@ def test_a_file_of_ones_own_is_cited_by_its_record(cited, tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("lal",), "did you mean local, lla, lara?"),
+        (("lal",), "did you mean local, mla, lla?"),
         (("summarisation",), "did you mean summarization"),
         (("web-bibel",), "did you mean web-bible?"),
         (("lla", "nonsense-of-mine"), "unknown attention, task or data set 'nonsense-of-mine'"),
