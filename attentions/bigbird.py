@@ -1,6 +1,6 @@
 """BigBird: blocks of tokens read those beside them, the ends, and a few at random.
 
-Zaheer et al. 2020, arXiv 2007.14062, section 2. Tokens are in blocks of b, and a block of queries
+Zaheer et al. 2020, arXiv 2007.14062. Tokens are in blocks of b, and a block of queries
 reads
 
     window   the blocks up to ``neighbours`` away on each side, and itself

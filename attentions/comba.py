@@ -4,12 +4,13 @@ arXiv 2506.02475).
     S_t = a_t S_(t-1) + beta_t k_t (v_t - a_t S_(t-1)^T p_t)^T,   o_t = (q_t - d p_t) S_t / sqrt(D)
 
 with p = sigmoid(c) k, where c and d are numbers of a head that begin at 1, and gates a and beta as
-in `gated-deltanet`, which it is with p = k and d = 0 (sections 3.2 and 3.3). As in the authors'
+in `gated-deltanet`, which it is with p = k and d = 0. As in the authors'
 layer q - d p, of queries and keys after SiLU, is brought to length one. Its kernel does the same to
 p, which takes the factor sigmoid(c) away again; here p stays shorter than k, as in the paper.
 
-A cross slot's queries stand at no key, so there is no d. `attentions.shared.delta_rule` says what
-is left to a slot or backbone, `attentions.shared.recurrence` how the patterns follow.
+In noncausal self attention p of a query is that of the first direction. A cross slot's queries
+stand at no key, so there is no d. `attentions.shared.delta_rule` says what is left to a slot or
+backbone, `attentions.shared.recurrence` how the patterns follow.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     S_t = S_(t-1) + beta_t k_t (v_t - S_(t-1)^T k_t)^T,   o_t = q_t S_t / sqrt(D)
 
-with beta = sigmoid(w·x), queries and keys of length one after SiLU (section 2.2; Schlag et al.
+with beta = sigmoid(w·x), queries and keys of length one after SiLU (Schlag et al.
 2021, arXiv 2102.11174). `attentions.shared.delta_rule` says what is left to a slot or backbone,
 `attentions.shared.recurrence` how the patterns follow.
 """

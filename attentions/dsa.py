@@ -1,6 +1,6 @@
 """DeepSeek sparse attention: a light index chooses the keys of each query (DeepSeek-V3.2).
 
-DeepSeek-AI 2025, arXiv 2512.02556, equations 1 to 4. From the layer's input x, an indexer of h
+DeepSeek-AI 2025, arXiv 2512.02556. From the layer's input x, an indexer of h
 heads of e numbers scores every key s that query t sees, and the k best are read:
 
     I_ts = sum_j w_tj relu(q^I_tj·k^I_s / sqrt(e)),    q^I, w from x_t,   k^I from x_s

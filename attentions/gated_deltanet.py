@@ -3,9 +3,9 @@
 
     S_t = a_t S_(t-1) + beta_t k_t (v_t - a_t S_(t-1)^T k_t)^T,   o_t = q_t S_t / sqrt(D)
 
-with a_t = exp(-e^A softplus(w·x_t + b)), one number a head, and beta = sigmoid(w'·x_t) (equation
-10; the gate is Mamba-2's). With a = 1 it is `deltanet`. `attentions.shared.delta_rule` says what is
-left to a slot or backbone, `attentions.shared.recurrence` how the patterns follow.
+with a_t = exp(-e^A softplus(w·x_t + b)), one number a head, and beta = sigmoid(w'·x_t) (the gate is
+Mamba-2's). With a = 1 it is `deltanet`. `attentions.shared.delta_rule` says what is left to a slot
+or backbone, `attentions.shared.recurrence` how the patterns follow.
 """
 
 from __future__ import annotations

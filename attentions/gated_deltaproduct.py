@@ -3,7 +3,7 @@
     S_t,0 = a_t S_(t-1),   S_t,j = S_t,j-1 + beta_t,j k_t,j (v_t,j - S_t,j-1^T k_t,j)^T
     S_t = S_t,n,   o_t = q_t S_t / sqrt(D)
 
-with j = 1 .. n, a product of n generalised Householder matrices (equations 5 and 6), beta_t,j in
+with j = 1 .. n, a product of n generalised Householder matrices, beta_t,j in
 (0, 2) by default, so that a token can reflect and, with two steps, rotate the state: what tracking
 of permutations needs. With one step it is `gated-deltanet` with ``negative``.
 

@@ -4,7 +4,7 @@
     S_t = diag(a_t) S_(t-1) + k_t v_t^T,   a_t = sigmoid(W2 W1 x_t + b)^(1/16)
     o_t = q_t S_t / sqrt(D)
 
-with W1 of 16 numbers (equation 3 and section 4.4). What a head gives is RMS-normalised, as in the
+with W1 of 16 numbers. What a head gives is RMS-normalised, as in the
 paper; its gate on outputs is left to the backbone. `attentions.shared.recurrence` says how the
 patterns follow.
 """

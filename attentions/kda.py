@@ -4,7 +4,7 @@
     S_t = S' + beta_t k_t (v_t - S'^T k_t)^T,   S' = diag(a_t) S_(t-1),   o_t = q_t S_t / sqrt(D)
 
 with a_t = exp(-e^A softplus(W2 W1 x_t + b)) in (0, 1)^D, W1 of as many numbers as a head has, and
-beta = sigmoid(w·x_t) (equation 1). With the same a in all channels it is `gated-deltanet`.
+beta = sigmoid(w·x_t). With the same a in all channels it is `gated-deltanet`.
 `attentions.shared.delta_rule` says what is left to a slot or backbone,
 `attentions.shared.recurrence` how the patterns follow.
 """

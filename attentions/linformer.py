@@ -1,5 +1,5 @@
 """Linformer: a fixed number of learned sums of the sequence in place of keys and values (Wang et
-al. 2020, arXiv 2006.04768, equation 7).
+al. 2020, arXiv 2006.04768).
 
     O = softmax(Q (E K)ᵀ / sqrt(D)) F V
 

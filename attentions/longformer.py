@@ -1,6 +1,6 @@
 """Longformer: a window, and a few tokens that read all and that all read (Beltagy et al. 2020).
 
-arXiv 2004.05150, section 3.1. The first g tokens are global; i and j are places:
+arXiv 2004.05150. The first g tokens are global; i and j are places:
 
     o_i = softmax_j(q_i·k_j / sqrt(D)) v_j   over |i - j| <= w and the global j;  over all j where i
                                              is global

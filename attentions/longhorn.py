@@ -5,7 +5,7 @@
         = S_(t-1) + b_t k_t (v_t - S_(t-1)^T k_t)^T,   b_t = d_t / (1 + d_t |k_t|^2)
     o_t = q_t S_t / sqrt(D)
 
-with d_t = sigmoid(w·x_t), a number of a head (equations 4 and 5). However long keys are the step
+with d_t = sigmoid(w·x_t), a number of a head. However long keys are the step
 never overshoots, so they need not be of length one, and nothing has to be forgotten by a gate.
 
 Adapted: the paper's d has a number for each channel of the values, and its recurrence keeps only

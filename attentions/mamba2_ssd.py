@@ -4,7 +4,7 @@
     S_t = exp(-Δ_t e^A) S_(t-1) + Δ_t k_t v_t^T,   Δ_t = softplus(w·x_t + b)
     o_t = q_t S_t + d v_t
 
-with keys for B, queries for C, values for X, A and d numbers of a head (equation 16 and section 7).
+with keys for B, queries for C, values for X, A and d numbers of a head.
 Queries, keys and values pass SiLU, and what a head gives is RMS-normalised. The short convolution
 before, and the gate beside the normalisation, are a slot's or backbone's matter here.
 

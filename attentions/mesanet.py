@@ -5,7 +5,7 @@
     G_k,t = a_t G_k,t-1 + beta_t k_t k_t^T,   G_v,t = a_t G_v,t-1 + beta_t k_t v_t^T
 
 with a and beta sigmoids of maps of the layer's input, one number a head; λ at least 1/4, a number
-of a channel that begins at 1; queries and keys of length one (equations 5 to 9). It is what
+of a channel that begins at 1; queries and keys of length one. It is what
 `deltanet` takes one step towards: the state that solves the regression on all tokens so far. With a
 = beta = 1 it is ridge regression (the mesa layer of von Oswald et al. 2023, arXiv 2309.05858).
 

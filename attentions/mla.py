@@ -1,5 +1,5 @@
 """Multi-head latent attention: keys and values of all heads from one short vector of a token
-(DeepSeek-V2: DeepSeek-AI 2024, arXiv 2405.04434, equations 9 to 19).
+(DeepSeek-V2: DeepSeek-AI 2024, arXiv 2405.04434).
 
     c_j = RMSNorm(W_dkv y_j),   k_j = [W_uk c_j, R_j W_kr y_j],   v_j = W_uv c_j
     o_i = sum_j softmax_j([q^C_i, R_i q^R_i]·k_j / sqrt(D)) v_j

@@ -4,9 +4,9 @@
     C_t = f_t C_(t-1) + i_t k_t v_t^T,   n_t = f_t n_(t-1) + i_t k_t
     o_t = q_t C_t / max(|q_t·n_t|, 1),   f = sigmoid(w·x + b),   i = exp(w'·x + b')
 
-with keys divided by sqrt(D) (equations 19 to 27). An input gate may be far above one, so the state
+with keys divided by sqrt(D). An input gate may be far above one, so the state
 is kept as C_t exp(-m_t) with the running maximum m_t = max(ln f_t + m_(t-1), ln i_t), under which
-both gates are at most one (equations 15 to 17 there, and 26): a scan of
+both gates are at most one: a scan of
 `attentions.shared.recurrent_scan`, whose values have one number more, for n. Forget gates begin
 open, with b from 3 in the first head to 6 in the last.
 

@@ -1,6 +1,6 @@
 """Mixture of block attention: each query chooses blocks of keys by their mean (MoBA).
 
-Lu et al. 2025, arXiv 2502.13189, equations 4 to 8. Keys are cut into blocks of B, and a query
+Lu et al. 2025, arXiv 2502.13189. Keys are cut into blocks of B, and a query
 ranks those that ended before its own block begins by
 
     s_ib = q_i·mean of k over block b

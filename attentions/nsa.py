@@ -1,6 +1,6 @@
 """Native sparse attention: compressed keys, chosen blocks and a window, under gates (NSA).
 
-Yuan et al. 2025, arXiv 2502.11089, equations 5 to 12. Three branches of softmax attention:
+Yuan et al. 2025, arXiv 2502.11089. Three branches of softmax attention:
 
     o_i = g^c_i o^c_i + g^s_i o^s_i + g^w_i o^w_i,   g_i = sigmoid(W x_i + b)
 
@@ -21,9 +21,9 @@ small model, so that the mean is the default.
 
 What the paper's has and a slot has not: keys and values of their own for each branch, and several
 queries that share a key and, by the sum of their P, a choice. Here all branches read the layer's
-keys, and each head chooses for itself: every pattern is graded adapted. The paper's equation 9
-counts runs from the block's place backwards (p at l'/d j - m - n); here it is the overlap that is
-summed, for which runs lie on both sides of it.
+keys, and each head chooses for itself: every pattern is graded adapted. The paper's formula counts
+runs from the block's place backwards (p at l'/d j - m - n); here it is the overlap that is summed,
+for which runs lie on both sides of it.
 
 In noncausal self attention all runs are read, the block behind the query's own is among the n too,
 and the window is w keys on each side. In cross attention queries stand at the last key of the

@@ -1,5 +1,5 @@
-"""Preconditioned Gated DeltaNet: writes are scaled by what their channels have seen (arXiv
-2604.21100).
+"""Preconditioned Gated DeltaNet: writes are scaled by what their channels have seen (Tumma et al.
+2026, arXiv 2604.21100).
 
     C_t = exp(g'_t) C_(t-1) + beta'_t k_t^2
     M_t = 1.5^(-r / (1 + |r|)),   r = ln(C_t + 1e-6) - m
@@ -59,7 +59,8 @@ _RANGE, _CENTRE, _EPS = 1.5, -0.2, 1e-6
         },
         time="L D^2",
         memory="L D",
-        paper="Preconditioned DeltaNet",
+        paper="Tumma et al., Preconditioned DeltaNet: Curvature-aware Sequence Modeling for "
+        "Linear Recurrences",
         year=2026,
         url="https://arxiv.org/abs/2604.21100",
         options=(

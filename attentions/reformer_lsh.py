@@ -1,5 +1,5 @@
 """Reformer's attention: tokens meet where hashes of their directions agree (Kitaev et al. 2020,
-arXiv 2001.04451, section 2 and appendix A).
+arXiv 2001.04451).
 
     o_i = sum_(j in P_i) softmax_j(x_i·k_j / sqrt(D)) v_j,   k_j = x_j / |x_j|
     P_i = union over rounds r of P_i^r,   h_r(x) = argmax([x R_r, -x R_r])

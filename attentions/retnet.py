@@ -3,8 +3,8 @@
 
     S_t = g_h S_(t-1) + k_t v_t^T,   o_t = q_t S_t / sqrt(D),   g_h = 1 - 2^(-5 - h)
 
-in heads h = 0, 1, ..., with queries and keys turned by the angle of their position (equations 3 to
-5), and each head normalised (section 2.2). The gate on outputs is left to the backbone.
+in heads h = 0, 1, ..., with queries and keys turned by the angle of their position, and each head
+normalised. The gate on outputs is left to the backbone.
 
 The rates count places: a missing token is a step too. In noncausal self attention one scan goes
 each way, as `attentions.shared.recurrence` says, so that a value weighs g^|i - j|. A cross slot's

@@ -6,7 +6,7 @@
 
 with κ = ξ ∘ k of length one, what is removed; k' = k ∘ (1 + (a - 1) ∘ α), what is added; decays
 w = exp(-e^(-1/2) sigmoid(W2 tanh(W1 x) + b)) and rates a = sigmoid(A2 A1 x + c), each of one number
-a channel (equations 11 to 21); ξ, α and u learned numbers of a channel. The queries are RWKV's
+a channel; ξ, α and u learned numbers of a channel. The queries are RWKV's
 receptance. A removal reads the state before it decays, so that it is two writes of
 `attentions.shared.recurrent_scan`: one along a ∘ κ / w, which then decays, and one along k'.
 

@@ -4,7 +4,7 @@
 
 Softmax has to put its weight somewhere, and trained models put it on the first tokens, whatever
 they are; a window that has lost them breaks down. StreamingLLM keeps n_s = 4 of them beside a
-window of recent keys (section 3.2). The paper's other cure is a sink that is learned (section 3.3):
+window of recent keys. The paper's other cure is a sink that is learned:
 with ``sink_logit`` a head has a score s of its own, of a key whose value is zero, as GPT-OSS has:
 
     p_ij = exp(q_i·k_j / sqrt(D)) / (exp(s) + sum_l exp(q_i·k_l / sqrt(D)))

@@ -6,7 +6,7 @@ with logarithms r and c of what has decayed up to a row and up to a column, so t
 it counts. Where each channel decays by itself the factors exp(r) and exp(-c) would overflow, as c
 falls without bound. So rows are taken in blocks, and both factors from where a block begins:
 columns before it are read as x exp(r - start) · y exp(start - c), neither factor above one (the
-second level of chunks of Yang et al. 2024, arXiv 2312.06635, section 4.3). Within the block both
+second level of chunks of Yang et al. 2024, arXiv 2312.06635). Within the block both
 are taken from its middle, in float64.
 """
 

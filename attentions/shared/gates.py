@@ -15,7 +15,7 @@ from cab import AttentionSpec
 
 _SHORTEST, _LONGEST = 1e-3, 1e-1
 """Steps that a decay begins with, drawn between them evenly in their logarithm (Gu and Dao 2023,
-arXiv 2312.00752, section 3.6)"""
+arXiv 2312.00752)"""
 
 
 def input_width(spec: AttentionSpec) -> int:

@@ -8,7 +8,7 @@ erased along k_t before v_t is written: nothing in gated linear attention, beta_
 query reads the last state.
 
 Within a chunk what each token writes, u_t = v_t - e_t S', is a triangular system in what the ones
-before it write (the WY form of products of Householder matrices, section 3.2 there):
+before it write (the WY form of products of Householder matrices):
 
     u = (1 + A)^-1 (v - (exp(c) ∘ e) S_0),   A_tj = sum_d e_td k_jd exp(c_td - c_jd), j < t
 
