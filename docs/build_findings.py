@@ -17,8 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
 from board_findings import anchor, sections
-from claims import FINDINGS, Finding
+from claims import FINDINGS
 from expectations import Judgement, Scores, Verdict
+from finding import Finding
 
 from cab.result_sources import reference_store
 from cab.scoring.intervals import mean_interval
