@@ -55,7 +55,10 @@ def test_the_plain_example_says_what_it_cannot_hold(tmp_path):
     assert "cannot hold: causal-self" in done.stdout
 
 
-@pytest.mark.parametrize("pattern", ["NS", "NC", "CC"])
+@pytest.mark.parametrize(
+    "pattern",
+    [pytest.param("NS", marks=pytest.mark.slow), pytest.param("NC", marks=pytest.mark.slow), "CC"],
+)
 def test_the_example_with_a_causal_form_holds_the_others_too(pattern, tmp_path):
     (tmp_path / "gated.py").write_text(FILES["gated.py"])
     done = cab("check", "gated.py:GatedMean", "--pattern", pattern, cwd=tmp_path)

@@ -25,6 +25,8 @@ class Case:
 
     Attributes:
         draws: conditions that each check draws at random.
+        share: of the fixed conditions of each check: every n-th from place i on, (i, n).
+        number: the condition's place among those of its check, fixed ones first.
     """
 
     cls: type[Attention]
@@ -33,6 +35,8 @@ class Case:
     seed: int = 0
     condition: Condition = field(default_factory=Condition)
     draws: int = 4
+    share: tuple[int, int] = (0, 1)
+    number: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "condition", of_pattern(self.condition, self.pattern))
@@ -69,13 +73,15 @@ class Case:
             ContractError: the mechanism does not support half of them.
         """
         rng = random.Random(f"{check} {self.seed}")
-        every = [c.seeded(self.seed + 100 + i) for i, c in enumerate(fixed)]
-        every += [drawn(self.pattern, rng, longest) for _ in range(self.draws)]
+        first, step = self.share
+        every = [(i, c.seeded(self.seed + 100 + i)) for i, c in enumerate(fixed)]
+        count, every = len(every), every[first::step]
+        every += [(count + i, drawn(self.pattern, rng, longest)) for i in range(self.draws)]
         refused = 0
-        for condition in every:
+        for number, condition in every:
             if condition.given in ("none", "bare") and self.needs_inputs():
                 condition = replace(condition, given="inputs")
-            at = self.at(condition)
+            at = replace(self.at(condition), number=number)
             try:
                 at.module()
             except NotImplementedError:  # sizes that it says it does not serve
@@ -102,7 +108,7 @@ class Case:
         """A fresh module in the condition's mode; the same parameters every time."""
         c = self.condition
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+            torch.default_generator.manual_seed(self.seed)
             spec = AttentionSpec(
                 self.pattern,
                 c.heads,
@@ -133,7 +139,7 @@ class Case:
         c = self.condition
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.random.fork_rng(devices=[]))
-            torch.manual_seed(self.seed + 7)
+            torch.default_generator.manual_seed(self.seed + 7)
             if c.grad == "no_grad":
                 stack.enter_context(torch.no_grad())
             elif c.grad == "inference":

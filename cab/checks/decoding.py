@@ -116,10 +116,10 @@ def check_decoding(case: Case) -> str | None:
         return None
     rng = random.Random(f"decoding {case.seed}")
     prompts = dict(enumerate(p for _, p in _STEPS))
-    for i, at in enumerate(case.through([c for c, _ in _STEPS], "decoding")):
+    for at in case.through([c for c, _ in _STEPS], "decoding"):
         length = at.condition.length_q
-        prompt = min(prompts.get(i, length), length - 1)
-        if i >= len(_STEPS):
+        prompt = min(prompts.get(at.number, length), length - 1)
+        if at.number >= len(_STEPS):
             # Few steps after a prompt of any length
             prompt = max(0, drawn_length(rng, length) - 1)
             prompt = min(max(prompt, length - 12), length - 1) if rng.random() < 0.8 else prompt

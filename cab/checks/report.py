@@ -92,6 +92,7 @@ def examine(
     options: Mapping[str, OptionValue],
     seed: int | None = None,
     draws: int = 8,
+    share: tuple[int, int] = (0, 1),
 ) -> list[Finding]:
     """All checks on one pattern. A mechanism without output, or with one of another shape, is
     checked no further; a crash is told once, with its line, and the rules that it breaks besides
@@ -104,9 +105,10 @@ def examine(
         seed: of all that is drawn; None: another at every call, which violations are not to be
             tuned to.
         draws: random conditions of each check.
+        share: of the fixed conditions of each check: every n-th from place i on, (i, n).
     """
     seed = fresh_seed() if seed is None else seed
-    case = Case(cls, pattern, options, seed, draws=draws).small()
+    case = Case(cls, pattern, options, seed, draws=draws, share=share).small()
     findings: list[Finding] = []
     crashes: dict[str, str] = {}
     for rule, check in CHECKS.items():
@@ -147,10 +149,11 @@ def run_checks(
     *,
     seed: int | None = None,
     draws: int = 8,
+    share: tuple[int, int] = (0, 1),
 ) -> dict[str, str]:
     """All checks on one pattern; gives the violations by the name of the rule (empty: none).
 
     See `examine`, which also says what is not implemented.
     """
-    found = examine(cls, pattern, options, seed, draws)
+    found = examine(cls, pattern, options, seed, draws, share)
     return {f.rule: f.message for f in found if f.outcome is Outcome.FAIL}

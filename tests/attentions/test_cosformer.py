@@ -11,6 +11,7 @@ from cab import AttentionContext
 from cab.checks import CHECKS, Case
 from cab.patterns import Pattern
 from tests.attentions.cases import draw, error, gradients, module, qkv
+from tests.contract.share import share_of
 
 
 def by_hand(q, k, v, horizon, causal=False):
@@ -82,7 +83,7 @@ def test_with_a_far_horizon_it_is_linear_attention_with_relu(pattern):
 @pytest.mark.parametrize("horizon", [7, 100])
 def test_a_horizon_keeps_the_contract(pattern, horizon):
     for check in CHECKS.values():
-        check(Case(CosFormer, pattern, {"horizon": horizon}))
+        check(Case(CosFormer, pattern, {"horizon": horizon}, share=share_of(pattern, horizon)))
 
 
 def test_tokens_beyond_the_horizon_count_as_one_at_it():

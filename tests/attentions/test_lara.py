@@ -9,6 +9,7 @@ from benchmarks.attentions.plain import lara as plain
 from cab.checks import CHECKS, Case
 from cab.patterns import Pattern
 from tests.attentions.cases import draw, error, gradients, module, qkv
+from tests.contract.share import share_of
 
 OPTIONS = [{}, {"weighting": "optimal"}]
 
@@ -142,7 +143,8 @@ def test_gradients_by_differences():
     "options", [{"weighting": "optimal"}, {"landmarks": 40}, {"landmarks": 1, "antithetic": True}]
 )
 def test_contract_with_options(options, check):
-    CHECKS[check](Case(LinearRandomizedAttention, Pattern.NONCAUSAL_SELF, options))
+    share = share_of(options)
+    CHECKS[check](Case(LinearRandomizedAttention, Pattern.NONCAUSAL_SELF, options, share=share))
 
 
 def test_needs_a_landmark():

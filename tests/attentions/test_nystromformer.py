@@ -9,6 +9,7 @@ from benchmarks.attentions.plain import nystromformer as plain
 from cab.checks import CHECKS, Case
 from cab.patterns import Pattern
 from tests.attentions.cases import draw, error, gradients, module, qkv
+from tests.contract.share import share_of
 
 
 def masks(*counts, length):
@@ -155,7 +156,8 @@ def test_convolution_adds_neighbouring_values(conv):
 @pytest.mark.parametrize("options", [{"conv": 5}, {"landmarks": 40}, {"landmarks": 1}])
 def test_contract_with_options(options, check):
     for pattern in (Pattern.NONCAUSAL_SELF, Pattern.NONCAUSAL_CROSS):
-        CHECKS[check](Case(NystromAttention, pattern, options))
+        share = share_of(pattern, options)
+        CHECKS[check](Case(NystromAttention, pattern, options, share=share))
 
 
 @pytest.mark.parametrize("options", [{"conv": 4}, {"landmarks": 0}])

@@ -12,6 +12,7 @@ from cab import AttentionContext
 from cab.checks import CHECKS, Case
 from cab.patterns import Pattern
 from tests.attentions.cases import draw, error, gradients, module, qkv
+from tests.contract.share import share_of
 
 
 @pytest.fixture(autouse=True)
@@ -235,7 +236,7 @@ def test_a_pass_before_a_redraw_can_still_be_differentiated():
 )
 def test_options_keep_the_contract(pattern, options):
     for check in CHECKS.values():
-        check(Case(Performer, pattern, options))
+        check(Case(Performer, pattern, options, share=share_of(pattern, options)))
 
 
 @pytest.mark.parametrize("pattern", ["NS", "CS"])

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pyarrow.parquet as pq
+import pytest
 
 from benchmarks.lla.gpu_entries import PHASES
 from benchmarks.lla.gpu_tuning import keep_tuning
@@ -12,6 +13,7 @@ from cab.schema import SCHEMA
 from tests.attentions import kernel_cases
 
 
+@pytest.mark.slow
 def test_runs_on_a_cpu(tmp_path):
     out = tmp_path / "lla.parquet"
     command = [sys.executable, "-m", "benchmarks.lla.gpu", "--device", "cpu", "--quick"]

@@ -11,6 +11,7 @@ from cab.attention_contract import infer_attention_info, is_undecorated
 from cab.checks import Outcome, examine
 from cab.checks.report import FIRST
 from cab.cli.check import check_command
+from tests.contract.share import share_of
 
 CS, NS, CC = Pattern.CAUSAL_SELF, Pattern.NONCAUSAL_SELF, Pattern.CAUSAL_CROSS
 
@@ -149,12 +150,13 @@ def test_the_recipe_for_rows_without_keys_mends_them(pattern, filling):
             return out
 
     Softmax.info = infer_attention_info(Softmax)
-    said = {f.rule: f.message for f in examine(Softmax, pattern, {}, seed=0, draws=0)}
+    broken = examine(Softmax, pattern, {}, seed=0, draws=0, share=(0, 9))
+    said = {f.rule: f.message for f in broken}
     message = said["masked keys"]
     assert "does not return zeros; where there is a key_mask, end with out." in message
     assert ("torch.finfo(scores.dtype).min" in message) == (filling == "infinite")
     Softmax.recipe = message.partition("end with ")[2].split(", and mask")[0]
-    found = examine(Softmax, pattern, {}, seed=0, draws=0)
+    found = examine(Softmax, pattern, {}, seed=0, draws=0, share=share_of(pattern, filling))
     assert {f.rule: f.message for f in found if f.outcome is Outcome.FAIL} == {}
 
 

@@ -18,6 +18,7 @@ from cab.checks import (
 )
 from cab.cli.check import check_command
 from cab.errors import ContractError
+from tests.contract.share import share_of
 
 CS, NS, CC = Pattern.CAUSAL_SELF, Pattern.NONCAUSAL_SELF, Pattern.CAUSAL_CROSS
 INFO = AttentionInfo(
@@ -138,7 +139,7 @@ class OtherDefault(Good):
 
 @pytest.mark.parametrize("pattern", list(Pattern))
 def test_a_good_mechanism_passes(pattern):
-    assert run_checks(Good, pattern, {}) == {}
+    assert run_checks(Good, pattern, {}, share=share_of(pattern)) == {}
 
 
 @pytest.mark.parametrize(

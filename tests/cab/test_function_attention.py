@@ -11,6 +11,7 @@ from cab.checks import run_checks
 from cab.errors import RegistrationError
 from cab.function_attention import attention_of_function
 from cab.registries import ATTENTIONS
+from tests.contract.share import share_of
 
 
 def softmax(q, k, v, is_causal=False):
@@ -60,14 +61,14 @@ def test_a_masked_key_is_removed_in_its_own_row(pattern):
 
 @pytest.mark.parametrize("pattern", [Pattern.CAUSAL_SELF, Pattern.NONCAUSAL_CROSS])
 def test_one_that_knows_causality_keeps_the_contract(pattern):
-    assert not run_checks(class_of(softmax), pattern, {})
+    assert not run_checks(class_of(softmax), pattern, {}, share=share_of(pattern))
 
 
 def test_one_that_does_not_cannot_hold_causal_self_attention():
     def blind(q, k, v):
         return F.scaled_dot_product_attention(q, k, v)
 
-    assert "no leak" in run_checks(class_of(blind), Pattern.CAUSAL_SELF, {})
+    assert "no leak" in run_checks(class_of(blind), Pattern.CAUSAL_SELF, {}, share=(0, 3))
 
 
 def test_a_name_leads_to_one_class(tmp_path):

@@ -12,6 +12,8 @@ from tests.cab import right_mechanisms
 MODULES = ("leaks", "masking", "isolation", "learning", "stepping")
 DRAWS = 2
 """Conditions that each check of a right one draws; a wrong one meets as many as by default"""
+SHARES = 3
+"""A right one meets a third of the fixed conditions; all of them in the slow tests"""
 
 
 def wrong_mechanisms():
@@ -37,20 +39,23 @@ def test_a_wrong_mechanism_is_refused_by_the_rule_that_it_breaks(cls, pattern):
 
 
 def right_mechanisms_of_odd_kinds():
-    """One pattern of each by default, not the same of all; the others are slow."""
+    """One pattern and a third of the fixed conditions of each by default, not the same of all; all
+    patterns at all conditions are slow.
+    """
     kinds = [
         cls
         for cls in vars(right_mechanisms).values()
         if isinstance(cls, type) and cls.__module__ == right_mechanisms.__name__
     ]
     for number, cls in enumerate(kinds):
-        chosen = number % len(cls.PATTERNS)
-        for place, pattern in enumerate(cls.PATTERNS):
-            marks = () if place == chosen else pytest.mark.slow
+        chosen, share = cls.PATTERNS[number % len(cls.PATTERNS)], (number % SHARES, SHARES)
+        name = f"{cls.__name__}-{chosen.abbreviation}"
+        yield pytest.param(cls, chosen, share, id=f"{name}-a-third")
+        for pattern in cls.PATTERNS:
             name = f"{cls.__name__}-{pattern.abbreviation}"
-            yield pytest.param(cls, pattern, id=name, marks=marks)
+            yield pytest.param(cls, pattern, (0, 1), id=name, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("cls", "pattern"), list(right_mechanisms_of_odd_kinds()))
-def test_a_right_mechanism_of_an_odd_kind_passes(cls, pattern):
-    assert run_checks(cls, pattern, {}, seed=1, draws=DRAWS) == {}
+@pytest.mark.parametrize(("cls", "pattern", "share"), list(right_mechanisms_of_odd_kinds()))
+def test_a_right_mechanism_of_an_odd_kind_passes(cls, pattern, share):
+    assert run_checks(cls, pattern, {}, seed=1, draws=DRAWS, share=share) == {}

@@ -13,8 +13,8 @@ HEADER = "import os, signal, time\nimport torch\nfrom cab import Attention\n\n"
 def candidate(tmp_path):
     """Write an attention whose forward has the given body; gives its ``file.py:Class``."""
 
-    def write(body, init="pass"):
-        path = tmp_path / "candidate.py"
+    def write(body, init="pass", file="candidate"):
+        path = tmp_path / f"{file}.py"
         source = (
             "class Candidate(Attention):\n"
             "    def __init__(self, spec):\n"

@@ -69,9 +69,7 @@ def test_a_good_candidate_reports_start_progress_and_scores(candidate, plan_of):
     assert metrics["mse"].threads == 1
 
 
-@pytest.mark.parametrize(
-    ("trap", "status", "words"),
-    [
+FAILURES = (
         ("raise RuntimeError('boom\\nbang')", Status.ERROR, "RuntimeError: boom bang"),
         ("raise torch.OutOfMemoryError('no room')", Status.OOM, "no room"),
         ("raise MemoryError", Status.OOM, "MemoryError"),
@@ -82,13 +80,24 @@ def test_a_good_candidate_reports_start_progress_and_scores(candidate, plan_of):
         ("os.kill(os.getpid(), signal.SIGKILL)", Status.ERROR, "killed by signal 9"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", Status.ERROR, "SIGSEGV"),
         ("print('last words', flush=True); os._exit(7)", Status.ERROR, "last words"),
-    ],
 )  # fmt: skip
-def test_failures_are_typed(candidate, plan_of, trap, status, words):
-    end = end_of(plan_of(candidate(trapped(trap))))
-    assert end.status is status, end.message
-    assert words in end.message
-    assert "\n" not in end.message
+"""What a candidate does, how its cell ends, and what is said of it"""
+
+
+def written(candidate, plan_of, bodies, init=lambda number: "pass"):
+    """A cell for each of them, in files of their own."""
+    targets = [candidate(body, init(n), f"number_{n}") for n, body in enumerate(bodies)]
+    return [cell for target in targets for cell in plan_of(target)]
+
+
+def test_failures_are_typed_and_end_no_other_cell(candidate, plan_of):
+    cells = written(candidate, plan_of, [trapped(trap) for trap, _, _ in FAILURES])
+    ends = {event.cell.key: event for event in run_one(cells) if isinstance(event, Ended)}
+    for cell, (trap, status, words) in zip(cells, FAILURES, strict=True):
+        end = ends[cell.key]
+        assert end.status is status, (trap, end.message)
+        assert words in end.message, trap
+        assert "\n" not in end.message, trap
 
 
 def test_a_kill_is_out_of_memory_where_the_kernel_counts_it(candidate, plan_of, monkeypatch):
@@ -114,18 +123,8 @@ WAITS = "hangs before its end is told"
 """Until its time is over: three quarters of a minute"""
 
 
-@pytest.mark.parametrize(
-    "exits",
-    [
-        pytest.param(code, id=how, marks=pytest.mark.slow if how == WAITS else ())
-        for how, code in EXITS.items()
-    ],
-)
-def test_a_result_that_was_received_stays_however_the_worker_ends(
-    candidate, plan_of, exits, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(local, "_EXIT_SECONDS", 1.0)
-    init = f"""
+def exiting(exits):
+    return f"""
         from cab.schema import Status
         from runners.protocol import End, Sender
         send = Sender.send
@@ -135,14 +134,27 @@ def test_a_result_that_was_received_stays_however_the_worker_ends(
             {exits}
         Sender.send = last
     """
-    cells = plan_of(candidate(MASKED_MEAN, init))
-    note_passed(cells[0])
+
+
+@pytest.mark.parametrize("hows", [
+    [how for how in EXITS if how != WAITS],
+    pytest.param([WAITS], marks=pytest.mark.slow),
+])  # fmt: skip
+def test_a_result_that_was_received_stays_however_the_worker_ends(
+    candidate, plan_of, hows, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(local, "_EXIT_SECONDS", 1.0)
+    cells = written(
+        candidate, plan_of, [MASKED_MEAN] * len(hows), lambda number: exiting(EXITS[hows[number]])
+    )
+    for cell in cells:
+        note_passed(cell)
     store = ResultStore(tmp_path / "store")
     store.prepare()
     run_cells(cells, store, LocalExecutor(workers=1, timeout=45), lambda event: None)
     rows = store.read().to_pylist()
     assert {row["status"] for row in rows} == {"ok"}, [row["message"] for row in rows]
-    assert "mse" in {row["metric"] for row in rows}
+    assert [row["metric"] for row in rows].count("mse") == len(hows)
     assert missing_cells(cells, store) == []
 
 

@@ -43,7 +43,9 @@ def coverage(truth, count, seed=0):
     return general / own, here / max(told, 1), apart / count, ranks / entries, wrong / count
 
 
-@pytest.mark.parametrize(("tasks", "seeds"), [(3, 3), (5, 5), (7, 3)])
+@pytest.mark.parametrize(
+    ("tasks", "seeds"), [(3, 3), pytest.param(5, 5, marks=pytest.mark.slow), (7, 3)]
+)
 def test_intervals_cover_the_truth_19_times_in_20(tasks, seeds):
     count = 3000
     general, here, apart, ranks, wrong = coverage(Truth(tasks, seeds), count, seed=tasks)
