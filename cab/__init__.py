@@ -9,12 +9,14 @@ The public names load on first use, so that ``import cab`` does not import torch
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cab.version import SUITE_VERSION
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
     from cab.artifact import Artifact
     from cab.attention_context import AttentionContext
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
         Kind,
         Metric,
         Option,
-        OptionValue,
         Reference,
         Scale,
         TaskInfo,
@@ -105,19 +106,22 @@ __all__ = [
 
 
 def attention(
-    name: str,
+    name: str | type[Attention] | Callable[..., Tensor],
     *,
     pattern: str | Pattern,
     heads: int,
     head_dim: int,
     preset: str = "",
-    **options: OptionValue,
+    **options: Any,
 ) -> Attention:
-    """Build an attention module by id, ``file.py:Class`` or ``module:Class``.
+    """Build an attention module, for a model of your own.
+
+    It checks the shapes of every call, and its ``repr`` says what it was built with.
 
     Args:
-        name: id in the registry, or where the class lies; or the formula of a hybrid, of which the
-            part that stands in layer ``layer_index`` is built (``lla:1,linear-elu:3``).
+        name: an id of the registry, ``file.py:Class`` or ``module:Class``; a subclass of
+            `Attention`; a function of q, k and v; or the formula of a hybrid, of which the part
+            that stands in layer ``layer_index`` is built (``lla:1,linear-elu:3``).
         pattern: name of the pattern (``causal-self``) or CAB's abbreviation (``CS``).
         heads: number of heads H.
         head_dim: width of a head D.
@@ -126,19 +130,12 @@ def attention(
             ``value_dim``, ``layer_index`` and ``layers`` go to the `AttentionSpec`.
 
     Raises:
+        UsageError: sizes that are none.
         UnknownEntryError, RegistrationError, UnsupportedPatternError, OptionError.
     """
-    from cab.attention_contract import AttentionSpec
-    from cab.candidate import choose_candidate
-    from cab.patterns import Pattern
+    from cab.standalone import build_standalone
 
-    place: dict[str, Any] = {
-        key: options.pop(key)
-        for key in ("max_length", "embed_dim", "value_dim", "layer_index", "layers")
-        if key in options
-    }
-    spec = AttentionSpec(Pattern.parse(pattern), heads, head_dim, **place)
-    return choose_candidate(name, options, preset).build(spec)
+    return build_standalone(name, pattern, heads, head_dim, preset, options)
 
 
 def bench(
@@ -203,3 +200,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'cab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

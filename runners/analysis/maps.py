@@ -1,8 +1,4 @@
-"""Attention maps, of any mechanism that has one.
-
-A mechanism has a map A where its output is A v with an A that does not depend on v. Then unit
-vectors as values show its columns, whatever the mechanism is made of: no cooperation is needed.
-"""
+"""What the attention maps of a model's slots are like (`cab.maps`)."""
 
 from __future__ import annotations
 
@@ -14,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cab import AttentionContext
+from cab.maps import map_of
 from runners.analysis.calls import Call
 
 MOST_CALLS = 128
@@ -21,10 +18,6 @@ MOST_CALLS = 128
 
 SEQUENCES = 2
 """Of a batch, for their maps"""
-
-_ALIKE = 1e-2
-"""Largest error, relative to the output, of A v: single precision and lower passes, a mechanism
-that is not linear in its values does not"""
 
 
 @torch.no_grad()
@@ -35,16 +28,7 @@ def attention_map(call: Call) -> Tensor | None:
     if math.ceil(length / width) > MOST_CALLS:
         return None
     context = _first(call)
-    out = call.module(q, k, v, context).float()
-    columns = []
-    for start in range(0, length, width):
-        units = torch.zeros_like(v)
-        for place in range(start, min(start + width, length)):
-            units[:, :, place, place - start] = 1.0
-        columns.append(call.module(q, k, units, context).float())
-    found = torch.cat(columns, dim=-1)[..., :length]
-    error = (found @ v.float() - out).norm() / out.norm().clamp(min=1e-12)
-    return found if error <= _ALIKE else None
+    return map_of(lambda values: call.module(q, k, values, context), v)
 
 
 def map_statistics(call: Call, found: Tensor) -> dict[str, float]:

@@ -1,0 +1,1 @@
+"""Attentions of the registry inside other libraries' models."""
