@@ -55,7 +55,8 @@ def build_standalone(
         require_within_reason(cls.info, chosen)
         module, name = build_attention(cls, spec, chosen), cls.info.id
     module.extra_repr = partial(_description, name, spec, chosen)  # type: ignore[method-assign]
-    module.register_forward_pre_hook(_require_layout, with_kwargs=True)
+    checked = partial(_require_layout, value_dim=place.get("value_dim", 0))
+    module.register_forward_pre_hook(checked, with_kwargs=True)
     return module
 
 
@@ -96,8 +97,11 @@ def _description(name: str, spec: AttentionSpec, options: Mapping[str, OptionVal
     return ", ".join([*words, *(f"{key}={value!r}" for key, value in options.items())])
 
 
-def _require_layout(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Before a call: (B, H, L, D) with the heads and widths that the module was built for.
+def _require_layout(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, value_dim: int
+) -> None:
+    """Before a call: (B, H, L, D) with the heads and widths that the module was built for; values
+    may have any width where none was asked for.
 
     Raises:
         ValueError: says which tensor has which shape, and what to do.
@@ -107,7 +111,7 @@ def _require_layout(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, 
     tensors = dict(zip("qkv", args, strict=False)) | {n: kwargs[n] for n in "qkv" if n in kwargs}
     if len(tensors) < 3:
         return  # the call says itself what is missing
-    widths = {"q": spec.head_dim, "k": spec.head_dim, "v": spec.value_dim}
+    widths = {"q": spec.head_dim, "k": spec.head_dim, "v": value_dim}
     for name, x in tensors.items():
         _require_tensor(name, x, spec, widths[name])
     q, k, v = (tensors[name] for name in "qkv")
@@ -119,7 +123,7 @@ def _require_layout(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, 
 
 
 def _require_tensor(name: str, x: object, spec: AttentionSpec, width: int) -> None:
-    want = f"(batch, {spec.heads} heads, length, {width})"
+    want = f"(batch, {spec.heads} heads, length, {width or 'width'})"
     if not isinstance(x, Tensor):
         raise ValueError(f"{name} is {type(x).__name__}, not a tensor {want}")
     shape = tuple(x.shape)
@@ -135,7 +139,7 @@ def _require_tensor(name: str, x: object, spec: AttentionSpec, width: int) -> No
                 f"{spec.heads // shape[1]}, dim=1)"
             )
         raise ValueError(f"{name} has shape {shape}; it must be {want}{advice}")
-    if shape[3] != width:
+    if width and shape[3] != width:
         raise ValueError(f"{name} has shape {shape}; it must be {want}")
 
 

@@ -299,6 +299,12 @@ PAPERS = (
         "Selective Attention Improves Transformer", 2025, "2410.02703", proceedings=_ICLR,
     ),
     Paper(
+        "Arora, Simran and Eyuboglu, Sabri and Zhang, Michael and Timalsina, Aman and "
+        "Alberti, Silas and Zinsley, Dylan and Zou, James and Rudra, Atri and Ré, Christopher",
+        "Simple linear attention language models balance the recall-throughput tradeoff",
+        2024, "2402.18668", proceedings=_ICML,
+    ),
+    Paper(
         "Wang, Sinong and Li, Belinda Z. and Khabsa, Madian and Fang, Han and Ma, Hao",
         "Linformer: Self-Attention with Linear Complexity", 2020, "2006.04768",
     ),

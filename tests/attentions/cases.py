@@ -2,7 +2,9 @@
 
 import torch
 
-import cab
+from cab import AttentionSpec, Pattern
+from cab.candidate import choose_candidate
+from cab.standalone import SPEC_FIELDS
 
 
 def draw(*shapes, seed=0, dtype=torch.float64):
@@ -15,7 +17,10 @@ def qkv(length_q=19, length_k=19, dim=5, seed=0):
 
 
 def module(name, pattern, dim=5, **options):
-    return cab.attention(name, pattern=pattern, heads=3, head_dim=dim, **options).double().eval()
+    """Float64, in eval mode, and with no look at the shapes of its calls."""
+    place = {field: options.pop(field) for field in SPEC_FIELDS if field in options}
+    spec = AttentionSpec(Pattern.parse(pattern), 3, dim, **place)
+    return choose_candidate(name, options).build(spec).double().eval()
 
 
 def visible_keys(q, k, key_mask, causal):
