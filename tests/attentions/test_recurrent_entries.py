@@ -51,6 +51,17 @@ def test_gated_deltanet_is_the_gated_delta_rule_of_fla():
     agrees(attention(q, k, v, c), want)
 
 
+def test_gated_deltanet_is_that_of_qwen3_next_in_transformers():
+    from transformers.models.qwen3_next import modeling_qwen3_next as theirs
+
+    attention, (q, k, v, c) = module("gated-deltanet", "CS", norm=False), tokens()
+    _, (keys, values, decay, beta) = given(attention, k, v, c)
+    rows = tokens_first(unit(F.silu(q)))[0]
+    inputs = (rows, keys, values, decay, beta[..., 0])
+    for rule in (theirs.torch_recurrent_gated_delta_rule, theirs.torch_chunk_gated_delta_rule):
+        agrees(attention(q, k, v, c), rule(*inputs)[0])
+
+
 def test_kda_is_that_of_fla():
     naive = flash_linear_attention("ops/kda/naive.py")
     attention, (q, k, v, c) = module("kda", "CS", norm=False), tokens()
