@@ -1,5 +1,5 @@
-"""Based: linear attention with the exponential's Taylor features of narrow queries and keys (Arora et
-al. 2024, arXiv 2402.18668).
+"""Based: linear attention with the exponential's Taylor features of narrow queries and keys
+(Arora et al. 2024, arXiv 2402.18668).
 
     o_i = sum_j P(s_ij) v_j / sum_j P(s_ij),   P(s) = 1 + s + s^2 / 2,   s_ij = q'_i·k'_j / sqrt(F)
     q' = W_q q,  k' = W_k k,  F numbers each
