@@ -104,7 +104,12 @@ class Based(Attention):
 
     @without_autocast
     def step(
-        self, q_t: Tensor, k_t: Tensor | None, v_t: Tensor | None, state: DecodeState
+        self,
+        q_t: Tensor,
+        k_t: Tensor | None,
+        v_t: Tensor | None,
+        state: DecodeState,
+        context: AttentionContext | None = None,
     ) -> tuple[Tensor, DecodeState]:
         """Add the token's key and value to the sums, if it has any, and read them."""
         if k_t is not None and v_t is not None:
