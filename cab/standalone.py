@@ -54,7 +54,8 @@ def build_standalone(
         chosen = resolve_options(cls.info, named | given)
         require_within_reason(cls.info, chosen)
         module, name = build_attention(cls, spec, chosen), cls.info.id
-    module.extra_repr = partial(_description, name, spec, chosen)  # type: ignore[method-assign]
+    # Of this instance alone: what the class was built with elsewhere is not known to it.
+    module.__dict__["extra_repr"] = partial(_description, name, spec, chosen)
     checked = partial(_require_layout, value_dim=place.get("value_dim", 0))
     module.register_forward_pre_hook(checked, with_kwargs=True)
     return module

@@ -114,13 +114,13 @@ def _attention_of(layer: nn.Module) -> Attention:
         if held.name == name:
             return held.attention
         held.handle.remove()
+    sizes: Any = layer
     config: Any = layer.config
-    heads = config.num_attention_heads
     spec = AttentionSpec(
         Pattern.CAUSAL_SELF,
-        heads,
-        int(layer.head_dim),  # type: ignore[arg-type]
-        layer_index=int(layer.layer_idx),  # type: ignore[arg-type]
+        config.num_attention_heads,
+        sizes.head_dim,
+        layer_index=sizes.layer_idx,
         layers=config.num_hidden_layers,
         max_length=config.max_position_embeddings,
         embed_dim=config.hidden_size,
@@ -229,8 +229,8 @@ def _attend(
         dropout: of weights; must be 0.
         more: what else models give, checked by `_refuse`.
     """
-    attention = _attention_of(module)
     _refuse(module, attention_mask, dropout, more)
+    attention = _attention_of(module)
     spec = attention.spec
     groups = spec.heads // key.shape[1]
     if groups > 1:
@@ -241,7 +241,8 @@ def _attend(
     slot: _Slot = getattr(module, _SLOT)
     call = slot.noted()
     if call.cache is None or torch.is_grad_enabled():
-        out = attention(query, key, value, _context(attention_mask, call.hidden, key.shape[-2]))
+        lengths = query.shape[-2], key.shape[-2]
+        out = attention(query, key, value, _context(attention_mask, call.hidden, *lengths))
     else:
         past = _past(call.cache, spec.layer_index)
         past.append(call.hidden if slot.reads_inputs else None, key.shape[-2])
@@ -265,26 +266,24 @@ def _refuse(
         raise NotImplementedError("cab's attentions stand in causal self attention layers only")
     if mask is not None and mask.ndim != 2:
         raise NotImplementedError("a mask of one's own with four dimensions; give (batch, tokens)")
-    for name in (
-        "softcap",
-        "s_aux",
-        "sliding_window",
-        "cu_seq_lens_q",
-        "head_mask",
-        "position_bias",
-    ):
+    for name in _UNKNOWN:
         if more.get(name) is not None:
             raise NotImplementedError(f"the model asks for {name}, which cab's attentions have not")
 
 
 def _context(
-    mask: Tensor | None, hidden: Tensor | None, length: int, inputs: Tensor | None = None
+    mask: Tensor | None,
+    hidden: Tensor | None,
+    length_q: int,
+    length_k: int,
+    inputs: Tensor | None = None,
 ) -> AttentionContext:
-    """Of queries whose layer inputs are ``hidden``, and of all keys with theirs, where they are
-    known.
+    """Of the last queries, whose layer inputs are ``hidden``, and of all keys with theirs, where
+    they are known.
     """
-    whole = hidden if hidden is not None and hidden.shape[1] == length else inputs
-    return AttentionContext(query_mask=mask, key_mask=mask, query_input=hidden, key_input=whole)
+    own = None if mask is None else mask[:, length_k - length_q :]
+    whole = hidden if hidden is not None and hidden.shape[1] == length_k else inputs
+    return AttentionContext(query_mask=own, key_mask=mask, query_input=hidden, key_input=whole)
 
 
 @dataclass
@@ -374,12 +373,13 @@ def _cached(
     length = key.shape[-2]
     if query.shape[-2] > 1 or length == 1 or not type(attention).decodes():
         past.state = None
-        out: Tensor = attention(query, key, value, _context(mask, hidden, length, past.inputs))
+        context = _context(mask, hidden, query.shape[-2], length, past.inputs)
+        out: Tensor = attention(query, key, value, context)
         return out
     if past.state is None or past.length != length - 1:
         before = None if mask is None else mask[:, :-1]
         inputs = None if past.inputs is None else past.inputs[:, :-1]
-        context = _context(before, inputs, length - 1)
+        context = _context(before, inputs, length - 1, length - 1)
         past.state = attention.prefill(key[:, :, :-1], value[:, :, :-1], context)
     own = {}
     if type(attention).step_takes_context():

@@ -181,6 +181,27 @@ def test_an_entry_with_parameters_trains_is_saved_and_generates(kind, name, tmp_
     assert generated(copy.deepcopy(model)).sequences.equal(generated(model).sequences)
 
 
+@pytest.mark.parametrize("name", ["lla", "gated-softmax"])
+def test_padding_on_the_right_and_gradient_checkpointing(name):
+    """What is padded changes nothing before it, and a layer that is run again gives the same."""
+    ids, mask = prompt()
+    ids, mask = ids.flip(1), mask.flip(1)
+    slopes = []
+    for again in (False, True):
+        model = model_of("llama", f"cab:{name}").train()
+        if again:
+            model.activation_checkpointing_enable()
+        out = model(ids, attention_mask=mask, labels=labels_of(ids, mask), use_cache=False)
+        out.loss.backward()
+        slopes.append([out.loss.detach(), *(p.grad for p in model.parameters())])
+    for a, b in zip(*slopes, strict=True):
+        torch.testing.assert_close(a, b)
+    with torch.no_grad():
+        whole = model(ids, attention_mask=mask, use_cache=False).logits[1, :5]
+        alone = model(ids[1:2, :5], use_cache=False).logits[0]
+    torch.testing.assert_close(whole, alone, rtol=1e-4, atol=1e-5)
+
+
 def test_options_and_hybrids_have_names_of_their_own():
     (name,) = ours.register("local", name="local-4", window=4)
     assert name == "cab:local-4"
