@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +25,11 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.cache_utils import Cache
 from transformers.masking_utils import causal_mask_function
 
-from cab.attention_context import AttentionContext
-from cab.attention_contract import Attention, AttentionSpec, DecodeState
+from cab.attention_contract import Attention, AttentionSpec
 from cab.candidate import Candidate, choose_candidate
 from cab.controls import NO_ATTENTION
 from cab.errors import UsageError
+from cab.integrations.decoding import attend_cached, context_of, past_of
 from cab.patterns import Pattern
 from cab.registries import ATTENTIONS
 
@@ -242,11 +241,11 @@ def _attend(
     call = slot.noted()
     if call.cache is None or torch.is_grad_enabled():
         lengths = query.shape[-2], key.shape[-2]
-        out = attention(query, key, value, _context(attention_mask, call.hidden, *lengths))
+        out = attention(query, key, value, context_of(attention_mask, call.hidden, *lengths))
     else:
-        past = _past(call.cache, spec.layer_index)
+        past = past_of(call.cache, spec.layer_index)
         past.append(call.hidden if slot.reads_inputs else None, key.shape[-2])
-        out = _cached(attention, query, key, value, attention_mask, call.hidden, past)
+        out = attend_cached(attention, query, key, value, attention_mask, call.hidden, past)
     return out.transpose(1, 2).contiguous(), None
 
 
@@ -269,124 +268,3 @@ def _refuse(
     for name in _UNKNOWN:
         if more.get(name) is not None:
             raise NotImplementedError(f"the model asks for {name}, which cab's attentions have not")
-
-
-def _context(
-    mask: Tensor | None,
-    hidden: Tensor | None,
-    length_q: int,
-    length_k: int,
-    inputs: Tensor | None = None,
-) -> AttentionContext:
-    """Of the last queries, whose layer inputs are ``hidden``, and of all keys with theirs, where
-    they are known.
-    """
-    own = None if mask is None else mask[:, length_k - length_q :]
-    whole = hidden if hidden is not None and hidden.shape[1] == length_k else inputs
-    return AttentionContext(query_mask=own, key_mask=mask, query_input=hidden, key_input=whole)
-
-
-@dataclass
-class _Past:
-    """What is kept of a layer beside the cache."""
-
-    state: DecodeState | None = None
-    length: int = 0
-    """Keys that are in the state"""
-    inputs: Tensor | None = None
-    """(B, L, E) layer inputs so far, of attentions that read them"""
-
-    def append(self, hidden: Tensor | None, length: int) -> None:
-        """Take note of the inputs of the newest tokens, of ``length`` there are."""
-        if hidden is None:
-            return
-        known = 0 if self.inputs is None else self.inputs.shape[1]
-        if self.inputs is not None and known + hidden.shape[1] == length:
-            hidden = torch.cat([self.inputs, hidden], 1)
-        self.inputs = hidden if hidden.shape[1] == length else None
-
-    def forget(self, change: Callable[[Tensor], Tensor] | None) -> None:
-        """The cache changed: a state is made anew from the keys and values that it holds, and from
-        the inputs after the same change.
-        """
-        self.state, self.length = None, 0
-        if change is None or self.inputs is None:
-            self.inputs = None
-        else:
-            self.inputs = change(self.inputs)
-
-
-_PASTS: WeakKeyDictionary[Cache, dict[int, _Past]] = WeakKeyDictionary()
-
-
-def _past(cache: Cache, layer: int) -> _Past:
-    """Of a layer; goes with its cache."""
-    if cache not in _PASTS:
-        _PASTS[cache] = {}
-        cache.__class__ = _watched(type(cache))
-    return _PASTS[cache].setdefault(layer, _Past())
-
-
-_CHANGES: dict[str, Callable[..., Callable[[Tensor], Tensor] | None]] = {
-    "reorder_cache": lambda cache, rows: lambda x: x.index_select(0, rows.to(x.device)),
-    "batch_select_indices": lambda cache, rows: lambda x: x[rows],
-    "batch_repeat_interleave": lambda cache, times: lambda x: x.repeat_interleave(times, dim=0),
-    "crop": lambda cache, *_, **__: lambda x: x[:, : cache.get_seq_length()],
-    "reset": lambda cache: None,
-}
-"""Methods after which a cache holds other keys, and what they do to inputs"""
-_WATCHED: dict[type[Cache], type[Cache]] = {}
-
-
-def _watched(kind: type[Cache]) -> type[Cache]:
-    """The same kind of cache, whose changes are noticed."""
-    if kind in _WATCHED.values():
-        return kind
-    if kind not in _WATCHED:
-        methods = {name: _noticed(name) for name in _CHANGES if hasattr(kind, name)}
-        _WATCHED[kind] = type(kind.__name__, (kind,), methods)
-    return _WATCHED[kind]
-
-
-def _noticed(name: str) -> Callable[..., Any]:
-    def changed(self: Cache, *args: Any, **kwargs: Any) -> Any:
-        done = getattr(super(type(self), self), name)(*args, **kwargs)
-        change = _CHANGES[name](self, *args, **kwargs)
-        for past in _PASTS.get(self, {}).values():
-            past.forget(change)
-        return done
-
-    changed.__name__ = name
-    return changed
-
-
-def _cached(
-    attention: Attention,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    hidden: Tensor | None,
-    past: _Past,
-) -> Tensor:
-    """Outputs of the newest tokens: of a prompt, of a part of it, or of the next token."""
-    length = key.shape[-2]
-    if query.shape[-2] > 1 or length == 1 or not type(attention).decodes():
-        past.state = None
-        context = _context(mask, hidden, query.shape[-2], length, past.inputs)
-        out: Tensor = attention(query, key, value, context)
-        return out
-    if past.state is None or past.length != length - 1:
-        before = None if mask is None else mask[:, :-1]
-        inputs = None if past.inputs is None else past.inputs[:, :-1]
-        context = _context(before, inputs, length - 1, length - 1)
-        past.state = attention.prefill(key[:, :, :-1], value[:, :, :-1], context)
-    own = {}
-    if type(attention).step_takes_context():
-        place = torch.tensor([length - 1], device=key.device)
-        own["context"] = AttentionContext(
-            query_input=hidden, key_input=hidden, query_positions=place, key_positions=place
-        )
-    out, past.state = attention.step(query, key[:, :, -1:], value[:, :, -1:], past.state, **own)
-    past.length = length
-    return out

@@ -12,6 +12,7 @@ import cab
 from cab.errors import UnsupportedPatternError, UsageError
 
 transformers = pytest.importorskip("transformers")
+from cab.integrations import decoding  # noqa: E402
 from cab.integrations import transformers as ours  # noqa: E402
 
 KINDS = ("gpt2", "llama")
@@ -153,7 +154,7 @@ def test_states_go_with_their_cache():
     model = model_of("llama", "cab:linear-elu")
     generated(model)
     gc.collect()
-    assert not ours._PASTS
+    assert not decoding.PASTS
 
 
 @pytest.mark.parametrize("kind", KINDS)
